@@ -1,0 +1,446 @@
+//! Every metric once: name, help, closed label values, all initialised to 0.
+//!
+//! Counters and histograms live here and are bumped where things happen. Gauges that mirror state
+//! (`outbox_*`, `state`, …) are set from it by `ops` when `/metrics` is read, so they are exact at
+//! scrape and cost nothing in between.
+
+mod family;
+
+pub use family::{Counters, Gauges, Histograms, Label};
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::event::Trigger;
+use crate::reason::Reason;
+
+// Few buckets, because each is a series that every pod has: at most 300 series in all. Every
+// threshold of an alert is a boundary.
+
+/// Seconds; a commit or a request that includes one.
+const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.5];
+/// Seconds; a call to Cello.
+const UPSTREAM_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+/// Seconds from acceptance to Cello's 2xx; 300 s is the service level.
+const DELIVERY_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 21600.0, 86400.0];
+/// Events in one commit.
+const BATCH_BUCKETS: &[f64] = &[1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0];
+
+/// What an event can die of.
+const DEAD: &[Reason] = &[
+    Reason::Http400,
+    Reason::Http409,
+    Reason::Http413,
+    Reason::Http422,
+    Reason::Http4xx,
+    Reason::SuccessFalse,
+    Reason::Exhausted,
+    Reason::Ambiguous,
+    Reason::Corrupt,
+];
+/// What leaves open whether Cello counted the event.
+const UNKNOWN: &[Reason] = &[Reason::Timeout, Reason::Reset, Reason::Http5xx, Reason::NotJson];
+/// What holds delivery.
+const HOLDS: &[Reason] = &[
+    Reason::Http400,
+    Reason::Http403,
+    Reason::Http404,
+    Reason::Http405,
+    Reason::Http409,
+    Reason::Http410,
+    Reason::Http413,
+    Reason::Http422,
+    Reason::Http3xx,
+    Reason::Http4xx,
+    Reason::Credentials,
+    Reason::MassRefusal,
+];
+/// What makes an attempt fail and be repeated.
+const RETRIES: &[Reason] = &[
+    Reason::Http403,
+    Reason::Http404,
+    Reason::Http408,
+    Reason::Http425,
+    Reason::Http429,
+    Reason::Http3xx,
+    Reason::Http4xx,
+    Reason::Http5xx,
+    Reason::NotJson,
+    Reason::Dns,
+    Reason::Connect,
+    Reason::Tls,
+    Reason::Timeout,
+    Reason::Reset,
+    Reason::DeadLettersFull,
+];
+/// What a request to Cello fails with.
+const FAILURES: &[Reason] = &[
+    Reason::Http400,
+    Reason::Http401,
+    Reason::Http403,
+    Reason::Http404,
+    Reason::Http408,
+    Reason::Http409,
+    Reason::Http413,
+    Reason::Http422,
+    Reason::Http425,
+    Reason::Http429,
+    Reason::Http3xx,
+    Reason::Http4xx,
+    Reason::Http5xx,
+    Reason::SuccessFalse,
+    Reason::NotJson,
+    Reason::Dns,
+    Reason::Connect,
+    Reason::Tls,
+    Reason::Timeout,
+    Reason::Reset,
+];
+/// The ways in whose time is measured; reads have a histogram of their own.
+const TIMED_ROUTES: &[Route] = &[Route::Events, Route::Batch];
+/// Token calls have a histogram of their own.
+const TIMED_OPERATIONS: &[Operation] = &[Operation::Events, Operation::Read];
+/// The answers that are expected of `POST /events` and `POST /events/batch`.
+const POST_CODES: &[Code] = &[Code::C200, Code::C400, Code::C413, Code::C415, Code::C422, Code::C503];
+/// The answers that are expected elsewhere.
+const OTHER_CODES: &[Code] = &[Code::C200, Code::C201, Code::C401, Code::C403, Code::C404, Code::C405];
+
+/// Declares a closed set of label values.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $value:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $(#[doc = concat!("`", $value, "`")] $variant,)* }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$($name::$variant,)*];
+            fn as_str(self) -> &'static str { match self { $($name::$variant => $value,)* } }
+            fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+labels! {
+    /// `route`: the template, never the path as received.
+    Route { Events = "events", Batch = "batch", Read = "read", Other = "other", }
+}
+labels! {
+    /// `code` of an answer of the relay: those that occur, and one for the rest.
+    Code {
+        C200 = "200", C201 = "201", C204 = "204", C400 = "400", C401 = "401", C403 = "403", C404 = "404", C405 = "405",
+        C408 = "408", C413 = "413", C415 = "415", C422 = "422", C429 = "429", C500 = "500", C502 = "502", C503 = "503",
+        C504 = "504", Other = "other",
+    }
+}
+labels! {
+    /// Why an event was refused at the door.
+    Rejection {
+        InvalidJson = "invalid_json", Schema = "schema", TooLarge = "too_large", MediaType = "media_type",
+        OutboxFull = "outbox_full", Disk = "disk", Draining = "draining", Host = "host", Unauthorized = "unauthorized",
+        KeyReused = "key_reused",
+    }
+}
+labels! {
+    /// Why a field was stripped.
+    Stripped { Unknown = "unknown", }
+}
+labels! {
+    /// What an accepted event was warned about.
+    Warning {
+        Currency = "currency", Price = "price", Length = "length", Trigger = "trigger", Interval = "interval",
+        Timestamp = "timestamp", Invoice = "invoice", UserMismatch = "user_mismatch", FieldType = "type",
+    }
+}
+labels! {
+    /// Where an undelivered or dead event is.
+    Place { Pending = "pending", InFlight = "in_flight", Retrying = "retrying", Dead = "dead", }
+}
+labels! {
+    /// Why an operator ended events.
+    Discarded { Operator = "operator", Erased = "erased", }
+}
+labels! {
+    /// Why an event was lost.
+    Lost { Corrupt = "corrupt", }
+}
+labels! {
+    /// What the store was doing when it failed.
+    StoreError { Busy = "busy", Full = "full", Io = "io", Corrupt = "corrupt", Readonly = "readonly", Other = "other", }
+}
+labels! {
+    /// What Cello is asked for.
+    Operation { Token = "token", Events = "events", Read = "read", }
+}
+labels! {
+    /// How a token is asked for.
+    Grant { AccessKey = "access_key", RefreshToken = "refresh_token", }
+}
+labels! {
+    /// Why a token was not given.
+    RefreshFailure {
+        Rejected = "rejected", Http429 = "http_429", Http5xx = "http_5xx", Network = "network", Decode = "decode",
+        Missing = "missing", Other = "other",
+    }
+}
+labels! {
+    /// Why a token was thrown away.
+    Invalidation { Http401 = "http_401", Rotated = "rotated", }
+}
+labels! {
+    /// The life of the process.
+    Phase { Starting = "starting", Serving = "serving", Terminating = "terminating", Draining = "draining", }
+}
+labels! {
+    /// Log levels that are counted.
+    LogLevel { Error = "error", Warn = "warn", Info = "info", }
+}
+
+impl Label for Reason {
+    const ALL: &'static [Self] = Reason::ALL;
+    fn as_str(self) -> &'static str {
+        Reason::as_str(self)
+    }
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Label for Trigger {
+    const ALL: &'static [Self] = &Trigger::ALL;
+    fn as_str(self) -> &'static str {
+        Trigger::as_str(self)
+    }
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Code {
+    /// The label of a status.
+    #[must_use]
+    pub fn of(status: hyper::StatusCode) -> Self {
+        Self::ALL.iter().copied().find(|code| code.as_str() == status.as_str()).unwrap_or(Code::Other)
+    }
+}
+
+/// Builds and registers families under the common prefix.
+struct Builder {
+    registry: Registry,
+}
+
+impl Builder {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("metric names and labels are constants, checked by a test");
+        self.registry.register(Box::new(collector.clone())).expect("each metric is declared once");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(full(name), help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(full(name), help))
+    }
+
+    fn time(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(full(name), help))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(full(name), help).buckets(buckets.to_vec())))
+    }
+
+    fn counters<L: Label>(&self, name: &str, help: &str, label: &str, expected: &[L]) -> Counters<L> {
+        let made = IntCounterVec::new(Opts::new(full(name), help), &[label]);
+        Counters::new(self.register(made), expected)
+    }
+
+    fn gauges<L: Label>(&self, name: &str, help: &str, label: &str, expected: &[L]) -> Gauges<L> {
+        let made = IntGaugeVec::new(Opts::new(full(name), help), &[label]);
+        Gauges::new(self.register(made), expected)
+    }
+
+    fn histograms<L: Label>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        expected: &[L],
+        buckets: &[f64],
+    ) -> Histograms<L> {
+        let opts = HistogramOpts::new(full(name), help).buckets(buckets.to_vec());
+        Histograms::new(self.register(HistogramVec::new(opts, &[label])), expected)
+    }
+
+    fn answers(&self, name: &str, help: &str) -> Answers {
+        let made = IntCounterVec::new(Opts::new(full(name), help), &["route", "code"]);
+        Answers::new(self.register(made))
+    }
+
+    fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) {
+        let names: Vec<&str> = labels.iter().map(|(name, _)| *name).collect();
+        let values: Vec<&str> = labels.iter().map(|(_, value)| *value).collect();
+        let family = self.register(IntGaugeVec::new(Opts::new(full(name), help), &names));
+        family.with_label_values(&values).set(1);
+    }
+}
+
+fn full(name: &str) -> String {
+    format!("cello_relay_{name}")
+}
+
+/// Declares the struct of all metrics and its constructor from one table.
+macro_rules! metrics {
+    ($($field:ident: $kind:ty = $method:ident($name:literal, $help:literal $(, $extra:expr)*);)*) => {
+        /// All metrics of a relay. Cheap to share behind an `Arc`; nothing here ever waits.
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// All metrics, at 0.
+            #[must_use]
+            pub fn new() -> Self {
+                let builder = Builder { registry: Registry::new() };
+                $(let $field = builder.$method($name, $help $(, $extra)*);)*
+                Self { registry: builder.registry, $($field,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    state: Gauges<Phase> = gauges("state", "Where the process is in its life; one is 1.", "state", Phase::ALL);
+    log_messages: Counters<LogLevel> = counters("log_messages_total", "Log lines written or suppressed.", "level", LogLevel::ALL);
+    panics: IntCounter = counter("panics_total", "Panics caught; each is a bug.");
+
+    ingest_requests: Answers = answers("ingest_requests_total", "Requests answered.");
+    ingest_duration: Histograms<Route> = histograms("ingest_request_duration_seconds", "Time to answer a request, the durable commit included.", "route", TIMED_ROUTES, COMMIT_BUCKETS);
+    ingest_in_flight: IntGauge = gauge("ingest_requests_in_flight", "Requests being answered.");
+    ingest_connections: IntGauge = gauge("ingest_connections", "Open connections of apps.");
+    ingest_bytes: IntCounter = counter("ingest_received_bytes_total", "Bytes of request bodies received, decompressed.");
+    ingest_warnings: Counters<Warning> = counters("ingest_warnings_total", "Warnings given about accepted events.", "kind", Warning::ALL);
+    accepted: Counters<Trigger> = counters("events_accepted_total", "Events stored, counted after the commit.", "trigger", &Trigger::ALL);
+    rejected: Counters<Rejection> = counters("events_rejected_total", "Events or requests refused before anything was stored.", "reason", Rejection::ALL);
+    deduplicated: IntCounter = counter("events_deduplicated_total", "Events of requests answered from a known Idempotency-Key.");
+    stripped: Counters<Stripped> = counters("event_fields_stripped_total", "Fields stripped from accepted events.", "reason", Stripped::ALL);
+
+    outbox_events: Gauges<Place> = gauges("outbox_events", "Events in the outbox, by disjoint state.", "state", Place::ALL);
+    outbox_size: IntGauge = gauge("outbox_size_bytes", "Bytes used of the capacity: live pages, WAL and reserve.");
+    outbox_capacity: IntGauge = gauge("outbox_capacity_bytes", "outbox.max_bytes.");
+    outbox_oldest: Gauge = time("outbox_oldest_event_timestamp_seconds", "When the oldest undelivered event was accepted; 0 if there is none.");
+    outbox_recovered: IntGauge = gauge("outbox_recovered_events", "Undelivered events found at start.");
+    outbox_commit: Histogram = histogram("outbox_commit_duration_seconds", "Time of a durable commit; its p99 is the health of the disk.", COMMIT_BUCKETS);
+    outbox_batch: Histogram = histogram("outbox_commit_batch_events", "Events appended or settled by one commit.", BATCH_BUCKETS);
+    outbox_errors: Counters<StoreError> = counters("outbox_errors_total", "Failures of the store.", "reason", StoreError::ALL);
+    outbox_wal: IntGauge = gauge("outbox_wal_size_bytes", "Size of the write-ahead log.");
+    outbox_checkpoint: Gauge = time("outbox_checkpoint_last_success_timestamp_seconds", "When the last checkpoint succeeded.");
+    outbox_volume: IntGauge = gauge("outbox_volume_size_bytes", "Size of the volume the outbox is on.");
+    outbox_volume_free: IntGauge = gauge("outbox_volume_available_bytes", "Free bytes of that volume.");
+    outbox_quarantined: IntGauge = gauge("outbox_quarantined_files", "Damaged files moved aside.");
+    idempotency_evicted: IntCounter = counter("idempotency_keys_evicted_total", "Remembered keys dropped early for want of room.");
+
+    upstream_requests: Counters<Operation> = counters("upstream_requests_total", "Requests sent to Cello.", "operation", Operation::ALL);
+    upstream_failures: Counters<Reason> = counters("upstream_request_failures_total", "Requests to Cello that did not succeed, all operations.", "reason", FAILURES);
+    upstream_duration: Histograms<Operation> = histograms("upstream_request_duration_seconds", "Time of a request to Cello.", "operation", TIMED_OPERATIONS, UPSTREAM_BUCKETS);
+    upstream_in_flight: IntGauge = gauge("upstream_requests_in_flight", "Requests to Cello under way.");
+    upstream_limit: IntGauge = gauge("upstream_concurrency_limit", "How many deliveries may be under way now.");
+    delivered: Counters<Trigger> = counters("events_delivered_total", "Events that Cello has, counted when that is durable.", "trigger", &Trigger::ALL);
+    delivery_latency: Histogram = histogram("delivery_latency_seconds", "Time from acceptance to Cello's 2xx.", DELIVERY_BUCKETS);
+    delivery_last_success: Gauge = time("delivery_last_success_timestamp_seconds", "When Cello last took an event.");
+    delivery_retries: Counters<Reason> = counters("delivery_retries_total", "Attempts that failed and will be repeated.", "reason", RETRIES);
+    delivery_ambiguous: Counters<Reason> = counters("delivery_ambiguous_total", "Requests sent whose outcome is unknown: possible duplicates.", "reason", UNKNOWN);
+    dead_lettered: Counters<Reason> = counters("events_dead_lettered_total", "Events given up or refused; kept until an operator decides.", "reason", DEAD);
+    replayed: IntCounter = counter("events_replayed_total", "Dead letters put back into the queue.");
+    discarded: Counters<Discarded> = counters("events_discarded_total", "Events ended by an operator.", "reason", Discarded::ALL);
+    lost: Counters<Lost> = counters("events_lost_total", "Accepted events that a damaged disk took. Must stay 0.", "reason", Lost::ALL);
+    circuit_open: IntGauge = gauge("upstream_circuit_open", "1 while the breaker is open.");
+    held: Gauges<Reason> = gauges("forward_held", "1 while delivery is held for that reason.", "reason", HOLDS);
+    paused: IntGauge = gauge("forward_paused", "1 while an operator has paused delivery.");
+
+    token_expiry: Gauge = time("token_expiry_timestamp_seconds", "When the access token ends; 0 without one.");
+    token_refreshes: Counters<Grant> = counters("token_refreshes_total", "Tokens obtained.", "grant", Grant::ALL);
+    token_failures: Counters<RefreshFailure> = counters("token_refresh_failures_total", "Tokens asked for and not obtained.", "reason", RefreshFailure::ALL);
+    token_duration: Histogram = histogram("token_refresh_duration_seconds", "Time to obtain a token.", UPSTREAM_BUCKETS);
+    token_last_success: Gauge = time("token_refresh_last_success_timestamp_seconds", "When a token was last obtained.");
+    token_invalidations: Counters<Invalidation> = counters("token_invalidations_total", "Tokens thrown away before their end.", "reason", Invalidation::ALL);
+    credentials_ok: IntGauge = gauge("credentials_last_reload_successful", "1 if the credential files could be read when last looked at.");
+    credentials_reloaded: Gauge = time("credentials_last_reload_success_timestamp_seconds", "When credentials were last read.");
+}
+
+/// Requests by route and code; the likely pairs are initialised.
+pub struct Answers {
+    family: IntCounterVec,
+}
+
+impl Answers {
+    fn new(family: IntCounterVec) -> Self {
+        let answers = Self { family };
+        for (routes, codes) in [(TIMED_ROUTES, POST_CODES), (&[Route::Other][..], OTHER_CODES)] {
+            for (route, code) in routes.iter().flat_map(|route| codes.iter().map(move |code| (*route, *code))) {
+                answers.with(route, code).inc_by(0);
+            }
+        }
+        answers
+    }
+
+    /// The counter of one pair.
+    #[must_use]
+    pub fn with(&self, route: Route, code: Code) -> IntCounter {
+        self.family.with_label_values(&[route.as_str(), code.as_str()])
+    }
+}
+
+impl Metrics {
+    /// Adds what is known only once the relay is built: constants shown as labels.
+    pub fn describe(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) {
+        Builder { registry: self.registry.clone() }.info(name, help, labels);
+    }
+
+    /// The classic text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(32 * 1024);
+        let encoded = prometheus::TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
+        encoded.expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_that_is_expected_starts_at_0() {
+        let text = Metrics::new().render();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        for sample in samples {
+            assert!(sample.ends_with(" 0"), "{sample}");
+        }
+        assert!(text.contains("cello_relay_events_dead_lettered_total{reason=\"exhausted\"} 0"));
+    }
+
+    #[test]
+    fn an_unexpected_label_value_is_counted_all_the_same() {
+        let metrics = Metrics::new();
+        metrics.dead_lettered.with(Reason::Dns).inc();
+        assert!(metrics.render().contains("cello_relay_events_dead_lettered_total{reason=\"dns\"} 1"));
+    }
+
+    #[test]
+    fn at_most_300_series_are_exposed() {
+        let text = Metrics::new().render();
+        let count = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(count <= 300, "{count}");
+    }
+}

@@ -1,0 +1,1 @@
+//! One integration binary: parts of the relay together, over real sockets and real files.

@@ -1,22 +1,30 @@
 //! The only wiring: settings → build → run → drain.
+//!
+//! [`build`] opens the outbox and binds every socket, so that whatever can fail at start fails before
+//! anything is served; [`App::run`] serves until told to end and then empties what it can
+//! ([`shutdown`]).
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod listeners;
+mod shutdown;
 
-/// `shutdown.*`
-#[derive(Clone, Debug)]
-pub struct Shutdown {
-    /// How long requests are still taken after SIGTERM.
-    pub linger: Duration,
-    /// How long the outbox is drained.
-    pub deadline: Duration,
-    /// How long sends under way may still take.
-    pub grace: Duration,
-    /// Where the summary line is written too.
-    pub report_file: Option<PathBuf>,
-    /// The pod's termination grace period, if known: after a `drain` only what is left of it is spent.
-    pub pod_grace: Option<Duration>,
-}
+pub use listeners::{Bound, bind};
+pub use shutdown::{End, Shutdown, Signals};
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Access, Admin};
+use crate::cello::{self, Cello};
+use crate::clock::{Clock, SystemClock};
+use crate::forwarder::{self, Forwarder};
+use crate::http;
+use crate::ingress::Ingress;
+use crate::metrics::{Metrics, Phase};
+use crate::ops::{Heartbeat, Ops, Sources};
+use crate::outbox::sqlite::{OpenError, Sqlite};
+use crate::outbox::Outbox;
 
 /// Everything a relay is built from.
 #[derive(Clone, Debug)]
@@ -28,15 +36,205 @@ pub struct Settings {
     /// `outbox.durability`: a label, `persistent` or `pod`.
     pub durability: String,
     /// Claim, send, settle.
-    pub forward: crate::forwarder::Settings,
+    pub forward: forwarder::Settings,
     /// The upstream.
-    pub cello: crate::cello::Settings,
+    pub cello: cello::Settings,
     /// Probes and metrics.
     pub ops: crate::ops::Settings,
     /// The control API.
-    pub admin: crate::admin::Settings,
+    pub admin: admin::Settings,
     /// The end.
     pub shutdown: Shutdown,
     /// Logs.
     pub log: crate::telemetry::Settings,
+}
+
+/// Why a relay could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The outbox cannot be opened.
+    #[error(transparent)]
+    Outbox(#[from] OpenError),
+    /// The client for Cello cannot be built.
+    #[error("{0}")]
+    Cello(#[from] cello::BuildError),
+    /// The app-facing service cannot be built.
+    #[error("{0}")]
+    Ingress(#[from] crate::ingress::BuildError),
+    /// A socket cannot be bound.
+    #[error("{listener}: cannot listen on {address}: {source}")]
+    Bind {
+        /// Which listener.
+        listener: &'static str,
+        /// Where it should have been.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A relay, built and bound, not yet serving.
+pub struct App {
+    forwarder: Forwarder,
+    relay: Relay,
+}
+
+/// All of a relay but the loop that forwards.
+struct Relay {
+    outbox: Arc<Sqlite>,
+    cello: Arc<Cello>,
+    handle: forwarder::Handle,
+    ingress: Ingress,
+    ops: Ops,
+    /// The control API as the socket offers it, and as TCP does.
+    admin: (Admin, Admin),
+    bound: Bound,
+    phase: watch::Sender<Phase>,
+    drain_began: shutdown::DrainBegan,
+    quit: watch::Receiver<bool>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+/// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it.
+///
+/// # Errors
+/// Whatever keeps a relay from starting; nothing was served yet.
+pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Result<App, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // The one place that names the store.
+    let outbox = Arc::new(Sqlite::open(settings.outbox.clone(), clock.clone(), metrics.clone())?);
+    // The control socket is bound only under the outbox's lock: two relays cannot take it from each other.
+    let bound = listeners::bind(&settings)?;
+    let cello = Cello::new(settings.cello.clone(), clock.clone(), metrics.clone())?;
+    let (forwarder, handle) = Forwarder::new(
+        outbox.clone(),
+        cello.clone(),
+        clock.clone(),
+        metrics.clone(),
+        settings.forward.clone(),
+        settings.log.deliveries,
+    );
+    let ingress =
+        Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
+    let (phase, phase_seen) = watch::channel(Phase::Starting);
+    let sources = Sources::new(metrics.clone(), outbox.clone());
+    let ops = Ops::new(&settings.ops, sources, phase_seen, heartbeats(&outbox, &handle));
+    let drain_began = shutdown::DrainBegan::default();
+    let (quit, quit_asked) = watch::channel(false);
+    let parts = Arc::new(admin::Parts {
+        outbox: outbox.clone(),
+        dead: outbox.clone(),
+        forwarder: handle.clone(),
+        clock: clock.clone(),
+        drain: shutdown::on_drain(handle.clone(), drain_began.clone(), phase.clone(), clock.clone()),
+        quit: settings.admin.allow_quit.then_some(quit),
+    });
+    let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts, tcp_access(&settings.admin)));
+    describe(&metrics, &settings, config_hash);
+    let relay = Relay {
+        outbox, cello, handle, ingress, ops, admin, bound, phase, drain_began, quit: quit_asked, settings, clock,
+    };
+    Ok(App { forwarder, relay })
+}
+
+fn heartbeats(outbox: &Arc<Sqlite>, forwarder: &forwarder::Handle) -> Vec<(&'static str, Heartbeat)> {
+    let (outbox, forwarder) = (outbox.clone(), forwarder.clone());
+    vec![
+        ("outbox", Arc::new(move || outbox.heartbeat())),
+        ("forwarder", Arc::new(move || forwarder.heartbeat())),
+    ]
+}
+
+fn tcp_access(settings: &admin::Settings) -> Access {
+    let loopback = settings.listen.iter().all(|address| address.ip().is_loopback());
+    Access::Guarded { token_file: settings.token_file.clone(), reads_need_token: !loopback }
+}
+
+fn describe(metrics: &Metrics, settings: &Settings, config_hash: &str) {
+    let version = [("version", env!("CARGO_PKG_VERSION")), ("revision", option_env!("CELLO_RELAY_REVISION").unwrap_or("unknown"))];
+    metrics.describe("build_info", "Which build runs.", &version);
+    metrics.describe("config_info", "A hash of the effective configuration; tells pods that drifted.", &[("hash", config_hash)]);
+    let durability = [("durability", settings.durability.as_str()), ("journal_mode", "wal"), ("synchronous", "full")];
+    metrics.describe("outbox_info", "How durable the outbox is.", &durability);
+}
+
+impl App {
+    /// Where the sockets are; with port 0 only known now.
+    #[must_use]
+    pub fn bound(&self) -> &Bound {
+        &self.relay.bound
+    }
+
+    /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended.
+    pub async fn run(self, signals: Signals) -> End {
+        let Self { forwarder, mut relay } = self;
+        let (stop_ingest, stop_rest) = (watch::channel(false).0, watch::channel(false).0);
+        let mut rest = JoinSet::new();
+        rest.spawn(forwarder.run());
+        let ingest = relay.serve(&mut rest, &stop_ingest, &stop_rest);
+        relay.phase.send_replace(Phase::Serving);
+        relay.log_start();
+        signals.first(&mut relay.quit).await;
+        let end = relay.ending().run(stop_ingest, ingest).await;
+        stop_rest.send_replace(true);
+        rest.shutdown().await;
+        // It may be gone already; the next start replaces it in any case.
+        drop(std::fs::remove_file(&relay.settings.admin.socket));
+        end
+    }
+}
+
+impl Relay {
+    /// Starts every listener and the token's owner. What is returned ends first; `rest` goes on until
+    /// the outbox is closed.
+    fn serve(
+        &mut self,
+        rest: &mut JoinSet<()>,
+        stop_ingest: &watch::Sender<bool>,
+        stop_rest: &watch::Sender<bool>,
+    ) -> JoinSet<()> {
+        let limits = http::Limits {
+            max_connections: self.settings.ingest.max_connections,
+            header_timeout: self.settings.ingest.header_timeout,
+            idle_timeout: self.settings.ingest.idle_timeout,
+        };
+        let control = listeners::CONTROL_LIMITS;
+        let (socket, tcp) = self.admin.clone();
+        rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
+        rest.spawn(http::serve(self.bound.take_socket(), socket, control, stop_rest.subscribe()));
+        rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
+        rest.spawn(self.cello.clone().run(stop_rest.subscribe()));
+        let mut ingest = JoinSet::new();
+        ingest.spawn(http::serve(self.bound.take_ingest(), self.ingress.clone(), limits, stop_ingest.subscribe()));
+        ingest
+    }
+
+    fn ending(&self) -> shutdown::Ending<'_> {
+        shutdown::Ending {
+            outbox: &*self.outbox,
+            forwarder: &self.handle,
+            phase: &self.phase,
+            settings: &self.settings.shutdown,
+            drain_began: &self.drain_began,
+            clock: &*self.clock,
+        }
+    }
+
+    fn log_start(&self) {
+        let stats = self.outbox.stats();
+        tracing::info!(
+            event = "started",
+            version = env!("CARGO_PKG_VERSION"),
+            ingest = ?self.bound.ingest_at,
+            ops = ?self.bound.ops_at,
+            admin = ?self.bound.admin_at,
+            upstream = self.settings.cello.base_url,
+            environment = self.settings.cello.environment,
+            durability = self.settings.durability,
+            undelivered = stats.ledger.undelivered(),
+            dead = stats.ledger.dead,
+            "taking events",
+        );
+    }
 }

@@ -236,6 +236,14 @@ impl Builder {
         collector
     }
 
+    /// The standard `process_*` metrics, where the system tells them.
+    fn process(&self) {
+        #[cfg(target_os = "linux")]
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("registered once");
+    }
+
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(full(name), help))
     }
@@ -305,6 +313,7 @@ macro_rules! metrics {
             #[must_use]
             pub fn new() -> Self {
                 let builder = Builder { registry: Registry::new() };
+                builder.process();
                 $(let $field = builder.$method($name, $help $(, $extra)*);)*
                 Self { registry: builder.registry, $($field,)* }
             }
@@ -423,7 +432,7 @@ mod tests {
     #[test]
     fn every_series_that_is_expected_starts_at_0() {
         let text = Metrics::new().render();
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = text.lines().filter(|line| line.starts_with("cello_relay_"));
         for sample in samples {
             assert!(sample.ends_with(" 0"), "{sample}");
         }

@@ -1,0 +1,127 @@
+//! Who may do what.
+
+use std::path::PathBuf;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::http::uri::Authority;
+use hyper::{Method, StatusCode};
+use subtle::ConstantTimeEq;
+
+use super::reply::Refusal;
+
+/// What a listener lets its clients do.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// The control socket: its file mode decides who can reach it; whoever can may do everything.
+    Everything,
+    /// TCP: redacted reads, and the rest with a bearer token.
+    Guarded {
+        /// Where the token is; read at each use, so that it can be changed.
+        token_file: Option<PathBuf>,
+        /// Whether reads need the token too (a bind that is not loopback).
+        reads_need_token: bool,
+    },
+}
+
+/// What one request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// A redacted read.
+    Read,
+    /// A change of state, or personal data.
+    Power,
+}
+
+impl Access {
+    /// Lets a request through or says why not.
+    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, asks: Asks) -> Result<(), Refusal> {
+        let Access::Guarded { token_file, reads_need_token } = self else { return Ok(()) };
+        check_origin(headers)?;
+        if !*reads_need_token {
+            check_loopback_host(headers)?;
+            if asks == Asks::Read {
+                return Ok(());
+            }
+        }
+        let Some(file) = token_file else {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, format!("{method} needs the control socket, or a token: set admin.token_file")));
+        };
+        let expected = std::fs::read_to_string(file)
+            .map_err(|_| Refusal::new(StatusCode::FORBIDDEN, "admin.token_file cannot be read".to_owned()))?;
+        if bearer_matches(headers, expected.trim_end_matches(['\r', '\n'])) {
+            return Ok(());
+        }
+        Err(Refusal::new(StatusCode::FORBIDDEN, "the bearer token of admin.token_file is needed".to_owned()))
+    }
+}
+
+/// A page of another site must not act with the operator's browser.
+fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let same = origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, site)| site == host));
+    if same { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, "Origin is not this host".to_owned())) }
+}
+
+/// A rebound DNS name must not reach a loopback listener.
+fn check_loopback_host(headers: &HeaderMap) -> Result<(), Refusal> {
+    let authority = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    let loopback = authority.is_some_and(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    });
+    if loopback { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, "Host is not loopback".to_owned())) }
+}
+
+fn bearer_matches(headers: &HeaderMap, expected: &str) -> bool {
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    !expected.is_empty() && given.is_some_and(|given| given.ct_eq(expected.as_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn headers(pairs: &[(hyper::header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header"))).collect()
+    }
+
+    fn open_reads(token_file: Option<PathBuf>) -> Access {
+        Access::Guarded { token_file, reads_need_token: false }
+    }
+
+    #[test]
+    fn the_socket_may_do_everything() {
+        assert!(Access::Everything.check(&Method::POST, &HeaderMap::new(), Asks::Power).is_ok());
+    }
+
+    #[test]
+    fn loopback_reads_are_open_and_changes_are_not() {
+        let local = headers(&[(HOST, "127.0.0.1:8747")]);
+        assert!(open_reads(None).check(&Method::GET, &local, Asks::Read).is_ok());
+        assert!(open_reads(None).check(&Method::POST, &local, Asks::Power).is_err());
+    }
+
+    #[test]
+    fn changes_need_the_very_token() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("token");
+        std::fs::write(&file, "s3cret\n").expect("a file");
+        let access = open_reads(Some(file));
+        let with = |token: &str| headers(&[(HOST, "localhost"), (AUTHORIZATION, &format!("Bearer {token}"))]);
+        assert!(access.check(&Method::POST, &with("s3cret"), Asks::Power).is_ok());
+        assert!(access.check(&Method::POST, &with("s3cre"), Asks::Power).is_err());
+        assert!(access.check(&Method::POST, &with(""), Asks::Power).is_err());
+    }
+
+    #[test]
+    fn a_foreign_origin_or_a_rebound_name_is_kept_out() {
+        let foreign = headers(&[(HOST, "127.0.0.1:8747"), (ORIGIN, "https://evil.example")]);
+        let own = headers(&[(HOST, "127.0.0.1:8747"), (ORIGIN, "http://127.0.0.1:8747")]);
+        let rebound = headers(&[(HOST, "evil.example")]);
+        assert!(open_reads(None).check(&Method::GET, &foreign, Asks::Read).is_err());
+        assert!(open_reads(None).check(&Method::GET, &own, Asks::Read).is_ok());
+        assert!(open_reads(None).check(&Method::GET, &rebound, Asks::Read).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! Which call does what.
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::{Access, Asks};
+use super::reply::{self, Body, Refusal};
+use super::{Parts, events};
+use crate::outbox::Stats;
+
+/// Control requests are small.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Answers one request.
+pub(super) async fn answer(parts: &Parts, access: &Access, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
+    let asks = if method == Method::GET && !query.reveal { Asks::Read } else { Asks::Power };
+    access.check(&method, request.headers(), asks)?;
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match (&method, segments.as_slice()) {
+        (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
+        (&Method::GET, ["api", "events"]) => events::list(parts, &query).await,
+        (&Method::GET, ["api", "events", id]) => events::show(parts, id, query.reveal).await,
+        (&Method::GET, ["api", "export"]) => Ok(events::export(parts, query)),
+        (&Method::POST, ["api", "events", id, action @ ("replay" | "discard")]) => {
+            let body = json!({"ids": [id]});
+            act(parts, action, &body).await
+        }
+        (&Method::POST, ["api", action @ ("replay" | "discard")]) => {
+            let body = read_json(request).await?;
+            act(parts, action, &body).await
+        }
+        (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
+            let action = (*action).to_owned();
+            let body = read_json(request).await?;
+            steer(parts, &action, &body)
+        }
+        (_, ["api", "status" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
+        (_, ["api", "replay" | "discard" | "pause" | "resume" | "drain" | "quit"] | ["api", "events", _, "replay" | "discard"]) => {
+            Err(Refusal::method("POST"))
+        }
+        _ => Err(Refusal::not_found("no such call")),
+    }
+}
+
+/// Where everything stands.
+fn status(parts: &Parts) -> Value {
+    let stats: Stats = parts.outbox.stats();
+    let ledger = stats.ledger;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": parts.forwarder.flow().borrow().to_string(),
+        "ledger": {
+            "accepted": ledger.accepted, "delivered": ledger.delivered, "dead": ledger.dead,
+            "discarded": ledger.discarded, "erased": ledger.erased, "lost": ledger.lost,
+        },
+        "queue": {
+            "pending": stats.pending(), "in_flight": stats.in_flight, "retrying": stats.retrying, "dead": ledger.dead,
+            "oldestSeconds": stats.oldest_age(parts.clock.now()).as_secs(),
+        },
+        "volume": {
+            "sizeBytes": stats.size_bytes, "capacityBytes": stats.capacity_bytes, "walBytes": stats.wal_bytes,
+            "volumeBytes": stats.volume_bytes, "volumeFreeBytes": stats.volume_free_bytes,
+            "quarantinedFiles": stats.quarantined_files,
+        },
+        "refusing": stats.refusing.map(|error| error.to_string()),
+    })
+}
+
+/// Replays or discards; each change leaves a line in the log.
+async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+    let order = events::Order::parse(body)?;
+    if order.dry_run {
+        let count = events::count(parts, &order.selection).await?;
+        return Ok(reply::json(StatusCode::OK, &json!({"count": count, "dryRun": true})));
+    }
+    let count = match action {
+        "replay" => parts.dead.replay(order.selection).await?,
+        _ => parts.dead.discard(order.selection).await?,
+    };
+    tracing::info!(event = "operator_action", action, count, "an operator changed dead letters");
+    Ok(reply::json(StatusCode::OK, &json!({"count": count})))
+}
+
+/// Changes how the queue flows.
+fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+    match action {
+        "pause" => parts.forwarder.pause(pause_time(body)?),
+        "resume" => parts.forwarder.resume(),
+        "drain" => (parts.drain)(),
+        _ => {
+            let Some(quit) = &parts.quit else {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "quit is off: set admin.allow_quit".to_owned()));
+            };
+            quit.send_replace(true);
+        }
+    }
+    tracing::info!(event = "operator_action", action, "an operator steered the queue");
+    Ok(reply::json(StatusCode::OK, &json!({"state": parts.forwarder.flow().borrow().to_string()})))
+}
+
+fn pause_time(body: &Value) -> Result<Option<std::time::Duration>, Refusal> {
+    match body.get("seconds") {
+        None | Some(Value::Null) => Ok(None),
+        Some(seconds) => {
+            let seconds = seconds.as_u64().filter(|seconds| *seconds > 0);
+            let seconds = seconds.ok_or_else(|| Refusal::bad("seconds must be a whole number over 0"))?;
+            Ok(Some(std::time::Duration::from_secs(seconds)))
+        }
+    }
+}
+
+/// The request's JSON object; an empty body counts as `{}`.
+async fn read_json(request: Request<Incoming>) -> Result<Value, Refusal> {
+    let is_json = |value: &hyper::header::HeaderValue| value.as_bytes().starts_with(b"application/json");
+    if !request.headers().get(CONTENT_TYPE).is_none_or(is_json) {
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json".to_owned()));
+    }
+    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+    let body = body.map_err(|_| Refusal::bad("the body is over 1 MiB or broke off"))?.to_bytes();
+    if body.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(&body).map_err(|error| Refusal::bad(format!("not JSON: line {}, column {}", error.line(), error.column())))
+}

@@ -1,0 +1,88 @@
+//! Binding every socket before anything is served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+
+use super::{Settings, StartError};
+use crate::http::{self, Limits, Listener};
+
+/// What operators, probes and Prometheus need, and no more.
+pub(super) const CONTROL_LIMITS: Limits = Limits {
+    max_connections: 64,
+    header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(120),
+};
+
+/// The sockets of a relay and where they are.
+pub struct Bound {
+    ingest: Vec<Listener>,
+    ops: Vec<Listener>,
+    admin: Vec<Listener>,
+    socket: Vec<Listener>,
+    /// Where apps post.
+    pub ingest_at: Vec<SocketAddr>,
+    /// Where probes and metrics are.
+    pub ops_at: Vec<SocketAddr>,
+    /// Where the control API is.
+    pub admin_at: Vec<SocketAddr>,
+}
+
+impl Bound {
+    pub(super) fn take_ingest(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.ingest)
+    }
+
+    pub(super) fn take_ops(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.ops)
+    }
+
+    pub(super) fn take_admin(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.admin)
+    }
+
+    pub(super) fn take_socket(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.socket)
+    }
+}
+
+/// Binds all that the settings name.
+///
+/// # Errors
+/// The first socket that cannot be bound.
+pub fn bind(settings: &Settings) -> Result<Bound, StartError> {
+    let (ingest, ingest_at) = tcp("ingest.listen", &settings.ingest.listen)?;
+    let (ops, ops_at) = tcp("ops.listen", &settings.ops.listen)?;
+    let (admin, admin_at) = tcp("admin.listen", &settings.admin.listen)?;
+    let socket = unix(&settings.admin.socket).map_err(|source| StartError::Bind {
+        listener: "admin.socket",
+        address: settings.admin.socket.display().to_string(),
+        source,
+    })?;
+    Ok(Bound { ingest, ops, admin, socket: vec![Listener::Unix(socket)], ingest_at, ops_at, admin_at })
+}
+
+fn tcp(listener: &'static str, addresses: &[SocketAddr]) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
+    let failed = |source| {
+        let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        StartError::Bind { listener, address: names.join(", "), source }
+    };
+    let bound = http::bind(addresses).map_err(failed)?;
+    let at = bound.iter().map(tokio::net::TcpListener::local_addr).collect::<io::Result<_>>().map_err(failed)?;
+    Ok((bound.into_iter().map(Listener::Tcp).collect(), at))
+}
+
+/// A socket that a killed relay left behind is replaced: the outbox lock says that its owner is gone.
+fn unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

@@ -1,0 +1,170 @@
+//! What clippy cannot see: the shape of the house. Each rule is one function and one test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files longer than this need a split; tables are the exception and are named here.
+const MAX_LINES: usize = 400;
+const LONG_TABLES: &[&str] = &["src/metrics.rs", "src/outbox.rs"];
+/// A function longer than this does not fit a screen.
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// Which modules a module may use (`crate::…`), from the map in `lib.rs`. Every module may use `clock`,
+/// `reason`, `metrics` and `event`'s plain types.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("reason", &[]),
+    ("event", &["clock", "metrics", "event"]),
+    ("metrics", &["event", "reason", "metrics"]),
+    ("http", &["metrics", "http"]),
+    ("outbox", &["event", "clock", "metrics", "reason", "outbox"]),
+    ("ingress", &["event", "outbox", "metrics", "http", "clock", "reason", "ingress"]),
+    ("forwarder", &["outbox", "cello", "clock", "metrics", "event", "reason", "forwarder"]),
+    ("cello", &["clock", "metrics", "event", "reason", "cello"]),
+    ("ops", &["metrics", "outbox", "http", "clock", "ops"]),
+    ("admin", &["outbox", "forwarder", "http", "clock", "event", "reason", "metrics", "admin"]),
+    ("telemetry", &["metrics", "telemetry"]),
+    ("simulator", &["http", "clock", "simulator"]),
+    ("config", &["app", "admin", "cello", "forwarder", "ingress", "ops", "outbox", "telemetry", "config"]),
+    ("app", &["admin", "cello", "clock", "forwarder", "http", "ingress", "metrics", "ops", "outbox", "telemetry", "app"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(below: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(below)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the project") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn name(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the root").display().to_string()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("a readable file")
+}
+
+/// The part of a source file that is not its inline tests.
+fn product(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {").next().expect("a first part")
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_can_hold() {
+    let too_long: Vec<String> = rust_files("src")
+        .iter()
+        .filter(|path| !LONG_TABLES.contains(&name(path).as_str()))
+        .map(|path| (name(path), read(path).lines().count()))
+        .filter(|(_, lines)| *lines > MAX_LINES)
+        .map(|(name, lines)| format!("{name}: {lines} lines"))
+        .collect();
+    assert!(too_long.is_empty(), "over {MAX_LINES} lines: {too_long:#?}");
+}
+
+#[test]
+fn every_function_fits_a_screen() {
+    let mut too_long = Vec::new();
+    for path in rust_files("src") {
+        let text = read(&path);
+        let mut start: Option<(usize, usize, String)> = None;
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let code = line.trim_start();
+            let signature = code.split('(').next().unwrap_or_default();
+            if start.is_none() && signature.split(' ').any(|word| word == "fn") && !code.ends_with(';') && !code.starts_with("//") {
+                start = Some((number, indent, signature.to_owned()));
+            }
+            if let Some((from, at, signature)) = &start
+                && indent == *at
+                && code.starts_with('}')
+                && code == "}"
+            {
+                if number - from + 1 > MAX_FUNCTION_LINES {
+                    too_long.push(format!("{}:{}: {signature}: {} lines", name(&path), from + 1, number - from + 1));
+                }
+                start = None;
+            } else if start.as_ref().is_some_and(|(from, at, _)| number > *from && indent <= *at && code.ends_with(" }") && code.contains("fn ")) {
+                start = None;
+            }
+            if start.as_ref().is_some_and(|(from, ..)| *from == number) && code.ends_with('}') && code.contains('{') {
+                start = None;
+            }
+        }
+    }
+    assert!(too_long.is_empty(), "over {MAX_FUNCTION_LINES} lines: {too_long:#?}");
+}
+
+#[test]
+fn modules_use_only_what_the_map_allows() {
+    let mut wrong = Vec::new();
+    for path in rust_files("src") {
+        let name = name(&path);
+        let module = name.trim_start_matches("src/").split(['/', '.']).next().expect("a module").to_owned();
+        let Some((_, allowed)) = MAY_USE.iter().find(|(of, _)| *of == module) else { continue };
+        for used in read(&path).split("crate::").skip(1).map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()) {
+            let used = used.unwrap_or_default();
+            let anyones = ["clock", "reason", "metrics", "event"];
+            if !used.is_empty() && used != module && !allowed.contains(&used) && !anyones.contains(&used) {
+                wrong.push(format!("{name} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_simulator_shares_no_code_with_what_it_judges() {
+    for path in rust_files("src/simulator") {
+        let text = read(&path);
+        for judged in ["crate::cello", "crate::event", "crate::ingress", "crate::forwarder", "crate::outbox"] {
+            assert!(!text.contains(judged), "{} uses {judged}", name(&path));
+        }
+    }
+}
+
+#[test]
+fn the_backoff_crate_is_used_in_one_file() {
+    let users: Vec<String> =
+        rust_files("src").iter().filter(|path| read(path).contains("use backoff::")).map(|path| name(path)).collect();
+    assert_eq!(users, ["src/forwarder/backoff.rs"]);
+}
+
+#[test]
+fn the_store_is_named_only_where_it_is_wired_or_configured() {
+    for path in rust_files("src") {
+        let name = name(&path);
+        let allowed = ["src/outbox", "src/app", "src/config", "src/cli"].iter().any(|prefix| name.starts_with(prefix));
+        assert!(allowed || !product(&read(&path)).contains("outbox::sqlite"), "{name} names the SQLite store");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    for path in rust_files("src").iter().chain(&rust_files("tests")) {
+        if name(path) == "tests/tidy.rs" {
+            continue;
+        }
+        for mark in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("] {
+            assert!(!read(path).contains(mark), "{} has a {mark}", name(path));
+        }
+    }
+}
+
+#[test]
+fn there_is_no_mod_rs() {
+    assert!(rust_files("src").iter().all(|path| !path.ends_with("mod.rs")));
+}

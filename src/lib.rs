@@ -1,4 +1,50 @@
-//! cello-relay: the map (written last).
+//! cello-relay: a sidecar that takes referral events from services, stores them durably and forwards them to
+//! Cello.
+//!
+//! # The journey of one event
+//!
+//! ```text
+//! POST /events ─▶ ingress ─▶ event (parse, validate, strip) ─▶ outbox ─▶ forwarder ─▶ cello (token, verdict) ─▶ Cello
+//!                                                                ▲ claim / settle ▼
+//! ```
+//!
+//! 1. An app posts to [`ingress`], over the accept loop of [`http`].
+//! 2. [`event`] makes an `Event` of it: validated, stripped, order key known. Only that type can be stored.
+//! 3. [`outbox`] appends it: one writer commits what many callers brought, and syncs.
+//! 4. **Only then the app gets its 200.** It promises: the event is on stable storage, and will be delivered
+//!    at least once, after every earlier event of its user, or be kept as a dead letter that an operator
+//!    sees. It does not promise that Cello has it yet, nor that Cello will like it.
+//! 5. [`forwarder`] claims it, sends it through [`cello`] with the one shared token, and settles it by the
+//!    verdict: delivered, again later, given back, or dead.
+//!
+//! A crash at any point loses nothing after step 4; between Cello's answer and the settle's commit it can
+//! make a duplicate, because Cello's API has no idempotency key.
+//!
+//! # The map
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`cli`] | one file a subcommand; exit codes |
+//! | [`app`] | the only wiring: settings → build → run → drain |
+//! | [`config`] | layers of settings, all faults at once |
+//! | [`event`] | `Unchecked` → `Event`, hints |
+//! | [`ingress`] | the app-facing service |
+//! | [`outbox`] | traits, the state machine, `sqlite` and the `memory` model |
+//! | [`forwarder`] | claim → send → settle; backoff, breaker, hold, pacing |
+//! | [`cello`] | calls to Cello: token, verdict, transport |
+//! | [`ops`] | probes and `/metrics` |
+//! | [`admin`] | the control API |
+//! | [`simulator`] | a Cello with faults, for demo and tests |
+//! | [`http`] | accept loop, limits, graceful close |
+//! | [`clock`], [`reason`], [`metrics`], [`telemetry`] | time, why, how much, logs |
+//!
+//! # The import rule
+//!
+//! Data flows one way, and so do imports: `cli → app → {ingress, forwarder, ops, admin} → {outbox, cello} →
+//! {event, clock, reason, metrics}`. Ingress and forwarder meet only at the outbox traits; the SQLite store is
+//! named in one place in `app`; the simulator shares no code with what it judges. `tests/tidy.rs` holds all
+//! of it.
+
 pub mod admin;
 pub mod app;
 pub mod cello;

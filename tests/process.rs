@@ -1,0 +1,30 @@
+//! The real binary: signals, kill -9, exit codes, disks that fail, and the README's examples.
+//!
+//! Apart from `tests/it` because these tests start processes. `CELLO_RELAY_TEST_LONG=1` (or
+//! `tests/run --long`) makes the crash and outage tests as long as the release notes quote them.
+
+#[path = "process/canary.rs"]
+mod canary;
+#[path = "process/client.rs"]
+mod client;
+#[path = "process/crash.rs"]
+mod crash;
+#[path = "process/disk.rs"]
+mod disk;
+#[path = "process/exit.rs"]
+mod exit;
+#[path = "process/load.rs"]
+mod load;
+#[path = "process/operator.rs"]
+mod operator;
+#[path = "process/outage.rs"]
+mod outage;
+#[path = "process/relay.rs"]
+mod relay;
+#[path = "process/upstream.rs"]
+mod upstream;
+
+/// Whether the long versions were asked for.
+fn long() -> bool {
+    std::env::vars().any(|(name, value)| name == "CELLO_RELAY_TEST_LONG" && value == "1")
+}

@@ -19,6 +19,8 @@ mod load;
 mod operator;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/readme.rs"]
+mod readme;
 #[path = "process/relay.rs"]
 mod relay;
 #[path = "process/upstream.rs"]

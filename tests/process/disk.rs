@@ -1,0 +1,104 @@
+//! A disk that fails or fills while the relay runs.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::load::event;
+use crate::relay::{PATIENCE, Relay, Setup};
+use crate::upstream::Upstream;
+
+/// Builds the preloaded library that makes calls fail.
+fn fault_library() -> PathBuf {
+    let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fault-{}.so", std::process::id()));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/fault.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([source, "-ldl"]);
+    assert!(compiler.status().expect("a C compiler").success());
+    library
+}
+
+struct Disk {
+    setup: Setup,
+    switch: PathBuf,
+}
+
+impl Disk {
+    fn new(upstream: &Upstream) -> Self {
+        let mut setup = Setup::new(&upstream.base_url());
+        let switch = setup.dir().join("fault");
+        std::fs::write(&switch, "").expect("a file");
+        let outbox = setup.outbox();
+        setup
+            .raw("LD_PRELOAD", fault_library().to_str().expect("a plain path"))
+            .raw("FAULT_FILE", switch.to_str().expect("a plain path"))
+            .raw("FAULT_DIR", outbox.to_str().expect("a plain path"));
+        Self { setup, switch }
+    }
+
+    fn fails(&self, how: &str) {
+        std::fs::write(&self.switch, how).expect("a file");
+    }
+}
+
+/// Posts until an answer has that status; gives what came before it.
+fn post_until(relay: &Relay, status: u16) -> Vec<u16> {
+    let mut client = relay.client();
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = Vec::new();
+    for number in 0.. {
+        let answer = client.post("/events", &event("u", number)).expect("an answer");
+        if answer.status == status {
+            break;
+        }
+        before.push(answer.status);
+        assert!(Instant::now() < deadline, "never {status}: {before:?}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    before
+}
+
+#[test]
+fn a_failed_sync_is_never_followed_by_a_2xx_and_heals_by_itself() {
+    let upstream = Upstream::start();
+    let disk = Disk::new(&upstream);
+    let relay = disk.setup.start();
+    assert!(post_until(&relay, 200).is_empty());
+    disk.fails("eio-sync");
+    let first = relay.client().post("/events", &event("v", 1)).expect("an answer");
+    assert_eq!(first.status, 503, "{}", first.body);
+    assert!(first.header("retry-after").is_some());
+    assert_eq!(first.json()["reason"], "disk", "{}", first.body);
+    for _ in 0..5 {
+        assert_eq!(relay.client().post("/events", &event("v", 2)).expect("an answer").status, 503);
+    }
+    let mut ops = crate::client::Client::connect(relay.ops).expect("the ops listener");
+    assert_eq!(ops.get("/readyz").expect("an answer").status, 503);
+    assert_eq!(ops.get("/livez").expect("an answer").status, 200);
+    assert!(relay.metric("cello_relay_outbox_errors_total", "") > 0.0);
+    disk.fails("");
+    assert!(post_until(&relay, 200).iter().all(|status| *status == 503));
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(ops.get("/readyz").expect("an answer").status, 200);
+}
+
+#[test]
+fn a_full_disk_refuses_new_events_while_deliveries_go_on_and_heals_by_itself() {
+    let upstream = Upstream::start();
+    let disk = Disk::new(&upstream);
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let relay = disk.setup.start();
+    let mut client = relay.client();
+    for number in 0..200 {
+        assert_eq!(client.post("/events", &event(&format!("u{number}"), 1)).expect("an answer").status, 200);
+    }
+    disk.fails("enospc");
+    let refused = post_until(&relay, 503);
+    assert!(refused.iter().all(|status| *status == 200), "{refused:?}");
+    upstream.heal();
+    relay.wait_until_empty(PATIENCE);
+    disk.fails("");
+    post_until(&relay, 200);
+    relay.wait_until_empty(PATIENCE);
+    assert!(upstream.arrivals().count() > 200);
+}

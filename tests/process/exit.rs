@@ -1,0 +1,143 @@
+//! Signals, exit codes and starts that must fail.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::load::event;
+use crate::relay::Setup;
+use crate::upstream::{UNREACHABLE, Upstream};
+
+#[test]
+fn sigterm_empties_the_outbox_and_exits_0_with_a_summary() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let report = setup.dir().join("report");
+    setup.set("SHUTDOWN__REPORT_FILE", report.to_str().expect("a plain path"));
+    let relay = setup.start();
+    let mut client = relay.client();
+    for number in 0..50 {
+        assert_eq!(client.post("/events", &event("u", number)).expect("an answer").status, 200);
+    }
+    let (code, log) = relay.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("shutdown_summary"), "{log}");
+    assert_eq!(std::fs::read_to_string(report).expect("a report").trim(), "undelivered=0 dead=0 oldest=0s");
+    assert_eq!(upstream.arrivals().count(), 50);
+}
+
+#[test]
+fn what_cannot_be_delivered_in_time_waits_for_the_next_start() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "200ms");
+    let relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let (code, log) = relay.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("\"undelivered\":1"), "{log}");
+    let relay = setup.start();
+    assert_eq!(relay.metric("cello_relay_outbox_recovered_events", ""), 1.0);
+}
+
+#[test]
+fn a_second_signal_ends_the_relay_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut setup = Setup::new(UNREACHABLE);
+        setup.set("SHUTDOWN__LINGER", "60s");
+        let mut relay = setup.start();
+        relay.signal(signal);
+        relay.wait_for_event("draining");
+        relay.signal(signal);
+        assert_eq!(relay.wait().0, Some(code));
+    }
+}
+
+#[test]
+fn a_second_relay_on_the_same_outbox_exits_75_and_names_the_first() {
+    let setup = Setup::new(UNREACHABLE);
+    let first = setup.start();
+    let (code, _, stderr) = setup.call(&["run"]);
+    assert_eq!(code, 75, "{stderr}");
+    assert!(stderr.contains(&first.pid().to_string()), "{stderr}");
+}
+
+#[test]
+fn a_port_in_use_exits_75_and_names_it() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    let mut other = Setup::new(UNREACHABLE);
+    other.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let (code, _, stderr) = other.call(&["run"]);
+    assert_eq!(code, 75, "{stderr}");
+    assert!(stderr.contains(&relay.ingest.to_string()), "{stderr}");
+}
+
+#[test]
+fn wrong_configuration_exits_78_with_every_fault() {
+    let mut setup = Setup::new("ftp://nowhere");
+    setup.set("FORWARD__CONCURENCY", "8").set("INGEST__IDLE_TIMEOUT", "120").set("OUTBOX__MAX_BYTES", "much");
+    let (code, _, stderr) = setup.call(&["run"]);
+    assert_eq!(code, 78, "{stderr}");
+    for part in ["cello.base_url", "concurency", "forward.concurrency", "ingest.idle_timeout", "outbox.max_bytes"] {
+        assert!(stderr.contains(part), "{part} is not in:\n{stderr}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_64() {
+    assert_eq!(Setup::new(UNREACHABLE).call(&["runn"]).0, 64);
+    assert_eq!(Setup::new(UNREACHABLE).call(&["outbox", "show"]).0, 64);
+}
+
+#[test]
+fn service_links_of_kubernetes_do_no_harm() {
+    let mut setup = Setup::new(UNREACHABLE);
+    for service in ["CELLO_RELAY", "CELLO_RELAY_GATEWAY"] {
+        for (suffix, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "8745"),
+            ("SERVICE_PORT_HTTP", "8745"),
+            ("PORT", "tcp://10.0.0.1:8745"),
+            ("PORT_8745_TCP", "tcp://10.0.0.1:8745"),
+            ("PORT_8745_TCP_PROTO", "tcp"),
+            ("PORT_8745_TCP_PORT", "8745"),
+            ("PORT_8745_TCP_ADDR", "10.0.0.1"),
+        ] {
+            setup.raw(&format!("{service}_{suffix}"), value);
+        }
+    }
+    let (code, log) = setup.start().terminate();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("SERVICE_HOST"), "{log}");
+}
+
+#[test]
+fn a_changed_upstream_with_events_waiting_exits_78_and_names_the_ways_out() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "0s");
+    let relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    relay.terminate();
+    setup.set("CELLO__BASE_URL", "http://127.0.0.1:10");
+    let (code, _, stderr) = setup.call(&["run"]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(stderr.contains('1') && stderr.contains(UNREACHABLE) && stderr.contains("rebind"), "{stderr}");
+}
+
+#[test]
+fn an_outbox_that_is_no_directory_exits_73_or_74() {
+    let setup = Setup::new(UNREACHABLE);
+    std::fs::write(setup.outbox(), "a file").expect("a file");
+    let (code, _, stderr) = setup.call(&["run"]);
+    assert!([73, 74].contains(&code), "{code}: {stderr}");
+}
+
+#[test]
+fn files_of_the_outbox_are_the_relays_alone() {
+    let setup = Setup::new(UNREACHABLE);
+    let _relay = setup.start();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    assert_eq!(mode(&setup.outbox()), 0o700);
+    for entry in std::fs::read_dir(setup.outbox()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}

@@ -1,0 +1,164 @@
+//! What operators and developers do with the binary, end to end.
+
+use crate::client::Client;
+use crate::load::event;
+use crate::relay::{PATIENCE, Setup};
+use crate::upstream::{UNREACHABLE, Upstream};
+
+/// The example request of Cello's own document, as it is printed there.
+const EXAMPLE: &str = include_str!("../files/cello/example-event.json");
+
+#[test]
+fn the_documents_example_arrives_stripped_authenticated_and_otherwise_unchanged() {
+    let upstream = Upstream::start();
+    let relay = Setup::new(&upstream.base_url()).start();
+    let answer = relay.client().post("/events", EXAMPLE).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    relay.wait_until_empty(PATIENCE);
+    let arrived = upstream.arrivals();
+    let arrived: serde_json::Value = serde_json::from_str(arrived.bodies().next().expect("an arrival")).expect("JSON");
+    assert_eq!(arrived, serde_json::from_str::<serde_json::Value>(EXAMPLE).expect("JSON"));
+    assert_eq!(upstream.stats()["unknownFields"], 0);
+}
+
+#[test]
+fn a_dead_letter_is_found_shown_and_replayed() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","user":"poisoned","status":400,"message":"no such ucc"}]"#);
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    let mut client = relay.client();
+    for user in ["poisoned", "fine"] {
+        assert_eq!(client.post("/events", &event(user, 1)).expect("an answer").status, 200);
+    }
+    relay.wait_until_empty(PATIENCE);
+    let (code, listed, stderr) = setup.call(&["outbox", "list", "--state", "dead", "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let dead = &listed["events"][0];
+    assert_eq!((dead["reason"].as_str(), dead["user"].as_str()), (Some("http_400"), Some("[redacted]")), "{listed}");
+    let id = dead["id"].as_str().expect("an id").to_owned();
+    let (code, shown, _) = setup.call(&["outbox", "show", &id, "--reveal"]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("no such ucc") && shown.contains("poisoned"), "{shown}");
+    upstream.heal();
+    let (code, _, stderr) = setup.call(&["outbox", "replay", "--reason", "http_400"]);
+    assert_eq!(code, 0, "{stderr}");
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 2);
+    assert_eq!(relay.metric("cello_relay_outbox_events", "dead"), 0.0);
+}
+
+#[test]
+fn a_stopped_relays_directory_can_be_listed_and_exported() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "0s");
+    let relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 7)).expect("an answer").status, 200);
+    relay.terminate();
+    let (code, listed, stderr) = setup.call(&["outbox", "list"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(listed.contains("new-signup"), "{listed}");
+    let (code, exported, stderr) = setup.call(&["outbox", "export", "--reveal"]);
+    assert_eq!((code, exported.trim()), (0, event("u", 7).as_str()), "{stderr}");
+}
+
+#[test]
+fn a_file_that_is_sent_twice_arrives_once() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let file = setup.dir().join("events.ndjson");
+    let rejects = setup.dir().join("rejects");
+    let lines: Vec<String> = (1..=30).map(|number| event("u", number)).collect();
+    std::fs::write(&file, lines.join("\n") + "\n{\"not\": \"an event\"}\n").expect("a file");
+    let arguments = ["send", file.to_str().expect("a path"), "--rejects", rejects.to_str().expect("a path")];
+    for _ in 0..2 {
+        let (_, stdout, stderr) = setup.call(&arguments);
+        assert!(std::fs::read_to_string(&rejects).expect("rejects").contains("31"), "{stdout}{stderr}");
+    }
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 30);
+}
+
+#[test]
+fn drain_ignores_backoff_and_wait_sees_the_end() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("FORWARD__BACKOFF_MIN", "5m");
+    upstream.fault(r#"[{"path":"/events","status":500}]"#);
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string()).set("OPS__LISTEN", &relay.ops.to_string());
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    while relay.metric("cello_relay_outbox_events", "retrying") == 0.0 {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(setup.call(&["wait", "--empty", "--timeout", "100ms"]).0, 69);
+    upstream.heal();
+    assert_eq!(setup.call(&["drain", "--no-wait"]).0, 0);
+    assert_eq!(setup.call(&["wait", "--empty", "--timeout", "30s"]).0, 0);
+    assert_eq!(relay.client().post("/events", &event("u", 2)).expect("an answer").status, 200, "a drain still takes posts");
+}
+
+#[test]
+fn healthcheck_needs_nothing_but_the_address() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    setup.set("OPS__LISTEN", &relay.ops.to_string()).unset("CELLO__BASE_URL").unset("CELLO__ACCESS_KEY_ID");
+    assert_eq!(setup.call(&["healthcheck"]).0, 0);
+    relay.kill();
+    assert_eq!(setup.call(&["healthcheck"]).0, 1);
+}
+
+#[test]
+fn a_stopped_relay_is_told_with_exit_69_and_a_hint() {
+    let setup = Setup::new(UNREACHABLE);
+    let (code, _, stderr) = setup.call(&["drain"]);
+    assert_eq!(code, 69, "{stderr}");
+    assert!(!stderr.is_empty());
+}
+
+#[test]
+fn the_control_socket_tells_the_ledger() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    for number in 0..5 {
+        assert_eq!(relay.client().post("/events", &event("u", number)).expect("an answer").status, 200);
+    }
+    relay.wait_until_empty(PATIENCE);
+    let status = Client::socket(&setup.socket()).and_then(|mut client| client.get("/api/status")).expect("an answer").json();
+    assert_eq!((status["ledger"]["accepted"].as_u64(), status["ledger"]["delivered"].as_u64()), (Some(5), Some(5)), "{status}");
+    let refused = Client::connect(relay.admin).and_then(|mut client| client.post("/api/pause", "{}")).expect("an answer");
+    assert_eq!(refused.status, 403, "{}", refused.body);
+}
+
+#[test]
+fn the_demo_runs_through_once_and_exits_0() {
+    let setup = Setup::new(UNREACHABLE);
+    let mut demo = setup.command(&["demo", "--once"]);
+    let output = demo.output().expect("the binary runs");
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn missing_keys_hold_the_queue_until_the_files_appear() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let keys = setup.dir().join("keys");
+    std::fs::create_dir(&keys).expect("a folder");
+    setup.unset("CELLO__ACCESS_KEY_ID").unset("CELLO__SECRET_ACCESS_KEY");
+    setup.set("CELLO__CREDENTIALS_DIR", keys.to_str().expect("a path"));
+    let relay = setup.start();
+    let mut client = relay.client();
+    assert_eq!(client.post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let state = || relay.client().get("/outbox").expect("an answer").json()["state"].as_str().map(str::to_owned);
+    while state().as_deref() != Some("held:credentials") {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    std::fs::write(keys.join("secret-access-key"), "secret\n").expect("a file");
+    std::fs::write(keys.join("access-key-id"), "0123\n").expect("a file");
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 1);
+}

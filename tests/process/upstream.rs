@@ -1,0 +1,110 @@
+//! A stand-in for Cello inside the test, and what arrived there.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cello_relay::clock::SystemClock;
+use cello_relay::simulator::{Arrival, Options, Simulator};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// Nothing listens there.
+pub(crate) const UNREACHABLE: &str = "http://127.0.0.1:9";
+
+/// A running stand-in; ends when dropped.
+pub(crate) struct Upstream {
+    simulator: Simulator,
+    unanswered: AtomicUsize,
+    _runtime: Runtime,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub(crate) fn with_token_life(life: Duration) -> Self {
+        let mut options = Options::default();
+        options.tokens.life = life;
+        Self::with(options)
+    }
+
+    pub(crate) fn with(options: Options) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let entered = runtime.enter();
+        let options = Options { keep: 1_000_000, ..options };
+        let simulator = Simulator::start(options, Arc::new(SystemClock)).expect("a free port");
+        drop(entered);
+        Self { simulator, unanswered: AtomicUsize::new(0), _runtime: runtime }
+    }
+
+    pub(crate) fn base_url(&self) -> String {
+        self.simulator.base_url()
+    }
+
+    pub(crate) fn fault(&self, rules: &str) {
+        self.simulator.faults(rules.parse().expect("well-formed faults"));
+    }
+
+    pub(crate) fn heal(&self) {
+        self.fault("[]");
+    }
+
+    pub(crate) fn revoke_tokens(&self) {
+        self.fault(r#"{"revokeTokens": true}"#);
+    }
+
+    pub(crate) fn stats(&self) -> Value {
+        serde_json::to_value(self.simulator.stats()).expect("plain numbers")
+    }
+
+    /// Whether sends were left without an answer since the last call: they were under way when the relay died.
+    pub(crate) fn sends_cut_off(&self) -> bool {
+        let now = self.simulator.events().iter().filter(|arrival| arrival.status.is_none()).count();
+        now > self.unanswered.swap(now, Ordering::SeqCst)
+    }
+
+    /// The events that count, in order of arrival.
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        Arrivals(self.simulator.events().into_iter().filter(|arrival| arrival.counts).collect())
+    }
+}
+
+/// Events that Cello counted.
+pub(crate) struct Arrivals(Vec<Arrival>);
+
+impl Arrivals {
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|arrival| std::str::from_utf8(&arrival.body).expect("UTF-8"))
+    }
+
+    /// Every acknowledged event is here, first arrivals are in order per user; gives the number of duplicates.
+    pub(crate) fn assert_complete_and_in_order(&self, acked: &BTreeMap<String, Vec<u64>>) -> usize {
+        let mut seen = HashSet::new();
+        let mut arrived: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        let mut duplicates = 0;
+        for arrival in &self.0 {
+            let body: Value = serde_json::from_slice(&arrival.body).expect("JSON");
+            let number = body["context"]["sequence"].as_u64().expect("a numbered event");
+            let user = arrival.user.as_deref().expect("a user");
+            if seen.insert((user, number)) {
+                arrived.entry(user).or_default().push(number);
+            } else {
+                duplicates += 1;
+            }
+        }
+        for (user, numbers) in acked {
+            let arrived = arrived.get(user.as_str()).map_or(&[][..], Vec::as_slice);
+            assert!(arrived.is_sorted(), "{user}: out of order: {arrived:?}");
+            let lost: Vec<&u64> = numbers.iter().filter(|number| arrived.binary_search(number).is_err()).collect();
+            assert!(lost.is_empty(), "{user}: lost {lost:?}");
+        }
+        duplicates
+    }
+}

@@ -84,11 +84,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::{Clock as _, SystemClock};
 
     fn start() -> Instant {
         SystemClock.instant()
     }
-    use crate::clock::{Clock as _, SystemClock};
 
     #[test]
     fn without_a_limit_nothing_is_counted() {

@@ -1,0 +1,212 @@
+//! One event's way: send, learn what the answer means, settle.
+
+use std::sync::{Arc, PoisonError};
+
+use tracing::{info, warn};
+
+use super::governor::{Case, Fate, Ticket, reason_of};
+use super::shared::Shared;
+use super::{Ambiguous, Judgement};
+use crate::cello::Verdict;
+use crate::event::{Event, EventId, Trigger};
+use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, SettleError, Settled};
+use crate::reason::Reason;
+
+/// What a settled event is counted and logged by.
+struct Subject {
+    id: EventId,
+    trigger: Trigger,
+    progress: Progress,
+    trace: Option<Box<str>>,
+}
+
+/// How a send ended.
+enum Sent {
+    /// Cello answered, or the attempt failed.
+    Answered(Judgement),
+    /// The end came first; Cello may have the event.
+    CutOff(Judgement),
+    /// The end came before anything was sent.
+    Nothing,
+}
+
+/// Delivers one event. The slot is free as soon as the answer is there; the task ends when its
+/// outcome is durable.
+pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticket) {
+    let _unsettled = Unsettled(&shared);
+    let slot = Slot { shared: &shared, ticket: Some(ticket) };
+    let Claimed { lease, id, event, progress } = claimed;
+    let Event { user, trigger, body, trace } = event;
+    let subject = Subject { id, trigger, progress, trace };
+
+    if shared.ambiguous == Ambiguous::Dead
+        && let Err(error) = shared.deps.outbox.intend(&lease).await
+    {
+        return not_recorded(&error);
+    }
+    let (fate, judgement) = match send(&shared, id, body).await {
+        Sent::Answered(judgement) => {
+            // Only here does it matter, and counting is not free.
+            let alone = judgement.verdict == Verdict::Hold && shared.deps.outbox.stats().ledger.undelivered() <= 1;
+            let now = shared.deps.clock.now();
+            let case = Case { user: &user, progress: &subject.progress, judgement: &judgement, alone, now };
+            (slot.answered(&case), judgement)
+        }
+        Sent::CutOff(judgement) => (slot.cut_off(&judgement), judgement),
+        Sent::Nothing => {
+            drop(slot);
+            // After an intent, only a settle says that nothing was sent.
+            return match shared.deps.outbox.settle(lease, Outcome::Release).await {
+                Ok(_) => (),
+                Err(error) => not_recorded(&error),
+            };
+        }
+    };
+    settle(&shared, lease, subject, fate, judgement).await;
+}
+
+async fn send(shared: &Shared, id: EventId, body: bytes::Bytes) -> Sent {
+    let aborted = shared.aborted();
+    if shared.is_stopped() {
+        return Sent::Nothing;
+    }
+    tokio::select! {
+        biased;
+        judgement = shared.deps.courier.deliver(id, body) => Sent::Answered(judgement),
+        () = aborted => Sent::CutOff(Judgement {
+            verdict: Verdict::Retry,
+            reason: Some(Reason::Timeout),
+            status: None,
+            request_id: None,
+            message: None,
+            retry_after: None,
+            outcome_unknown: true,
+        }),
+    }
+}
+
+async fn settle(shared: &Shared, lease: Lease, subject: Subject, fate: Fate, judgement: Judgement) {
+    let metrics = &shared.deps.metrics;
+    let answered_at = shared.deps.clock.now();
+    let failure = reason_of(&judgement);
+    if judgement.outcome_unknown {
+        metrics.delivery_ambiguous.with(failure).inc();
+    }
+    let status = judgement.status;
+    let request_id = judgement.request_id.clone().filter(|_| shared.log_deliveries);
+    let sent = judgement.verdict != Verdict::NoAccess;
+    let outcome = outcome(shared, &subject.progress, fate, judgement, answered_at);
+    let settled = match shared.deps.outbox.settle(lease, outcome).await {
+        Ok(settled) => settled,
+        Err(error) => return not_recorded(&error),
+    };
+    let log = |event, reason: Option<Reason>| {
+        if shared.log_deliveries {
+            subject.log(event, status, request_id.as_deref(), reason);
+        }
+    };
+    match (fate, settled) {
+        (Fate::Delivered, _) => {
+            metrics.delivered.with(subject.trigger).inc();
+            let latency = answered_at.since(subject.id.accepted_at());
+            metrics.delivery_latency.observe(latency.as_secs_f64());
+            metrics.delivery_last_success.set(answered_at.as_seconds());
+            log("delivered", None);
+        }
+        (Fate::Dead(reason), Settled::Done) => {
+            metrics.dead_lettered.with(reason).inc();
+            log("dead_lettered", Some(reason));
+        }
+        (Fate::Dead(_), Settled::HeldBack) => metrics.delivery_retries.with(Reason::DeadLettersFull).inc(),
+        (Fate::Retry { .. } | Fate::Release, _) if sent => metrics.delivery_retries.with(failure).inc(),
+        (Fate::Retry { .. } | Fate::Release, _) => (),
+    }
+}
+
+/// The fate in the outbox's words.
+fn outcome(
+    shared: &Shared,
+    progress: &Progress,
+    fate: Fate,
+    judgement: Judgement,
+    at: crate::clock::Timestamp,
+) -> Outcome {
+    let reason = reason_of(&judgement);
+    let Judgement { status, request_id, message, retry_after, .. } = judgement;
+    match fate {
+        Fate::Delivered => Outcome::Delivered { request_id },
+        Fate::Release => Outcome::Release,
+        Fate::Retry { strike } => {
+            let attempt = Attempt { at, reason, status, request_id, message };
+            let mut backoff = shared.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = backoff.wait(progress.attempts).max(retry_after.unwrap_or_default());
+            Outcome::Retry { at: at.plus(wait), strike, attempt }
+        }
+        Fate::Dead(why) => {
+            let attempt = Attempt { at, reason, status, request_id, message };
+            Outcome::Dead { reason: why, attempt }
+        }
+    }
+}
+
+impl Subject {
+    /// One line for support cases; ids only, no personal data.
+    fn log(&self, event: &str, status: Option<u16>, request_id: Option<&str>, reason: Option<Reason>) {
+        let trace_id = self.trace.as_deref().and_then(|trace| trace.split('-').nth(1));
+        info!(
+            event,
+            event_id = %self.id,
+            upstream_request_id = request_id,
+            status,
+            reason = reason.map(Reason::as_str),
+            attempts = self.progress.attempts + 1,
+            trace_id,
+            "an event reached its end"
+        );
+    }
+}
+
+/// The event is handed out again; if it was sent, that may make a duplicate.
+fn not_recorded(error: &SettleError) {
+    warn!(event = "settle_failed", error = %error, "an outcome was not recorded: the event is handed out again");
+}
+
+/// The right to have one send under way; given back when the answer is there, or on the way out.
+struct Slot<'a> {
+    shared: &'a Shared,
+    ticket: Option<Ticket>,
+}
+
+impl Slot<'_> {
+    fn answered(mut self, case: &Case<'_>) -> Fate {
+        let ticket = self.ticket.take().expect("a slot is answered once, by value");
+        let now = self.shared.deps.clock.instant();
+        let fate = self.shared.govern(|governor| governor.answered(&ticket, case, now));
+        self.shared.wake();
+        fate
+    }
+
+    fn cut_off(mut self, judgement: &Judgement) -> Fate {
+        self.ticket = None;
+        self.shared.govern(|governor| governor.cut_off(judgement))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let now = self.shared.deps.clock.instant();
+            self.shared.govern(|governor| governor.unanswered(&ticket, now));
+            self.shared.wake();
+        }
+    }
+}
+
+/// Counts an event as sent and not durably settled until it is dropped.
+struct Unsettled<'a>(&'a Shared);
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        self.0.settled();
+    }
+}

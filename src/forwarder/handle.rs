@@ -1,0 +1,80 @@
+//! How others steer and watch the forwarder.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::governor::Governor;
+use super::shared::Shared;
+use crate::outbox::Flow;
+
+/// Steers and watches a [`super::Forwarder`]; cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// How the queue moves, and changes of that.
+    #[must_use]
+    pub fn flow(&self) -> watch::Receiver<Flow> {
+        self.shared.flow()
+    }
+
+    /// Starts no send for a while, or until [`Handle::resume`]; what was sent goes on.
+    pub fn pause(&self, wait: Option<Duration>) {
+        let now = self.shared.deps.clock.instant();
+        // A pause beyond the end of time lasts until resumed.
+        let until = wait.and_then(|wait| now.checked_add(wait));
+        self.order(|governor| governor.pause(until));
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.order(Governor::resume);
+    }
+
+    /// Empties the queue before an end: retry times are ignored; pacing, breaker and holds are not.
+    pub fn drain(&self) {
+        self.order(Governor::drain);
+        self.shared.deps.outbox.ignore_backoff(true);
+    }
+
+    /// No send starts from now on; what was sent goes on. [`super::Forwarder::run`] returns when
+    /// that is settled.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Resolves when nothing is under way: all that was sent is answered and durably settled.
+    pub async fn idle(&self) {
+        self.shared.idle().await;
+    }
+
+    /// Stops and cuts off the sends under way; says how many. Their outcome is unknown: they are
+    /// counted ambiguous (`timeout`) and handed out again (or given up, if `ambiguous = "dead"`).
+    /// Await [`Handle::idle`] after it, so that this is settled too.
+    pub fn abort(&self) -> usize {
+        self.shared.abort()
+    }
+
+    /// When the loop last moved; at least every ten seconds, also while it waits.
+    #[must_use]
+    pub fn heartbeat(&self) -> Instant {
+        self.shared.last_beat()
+    }
+
+    fn order(&self, order: impl FnOnce(&mut Governor)) {
+        self.shared.govern(order);
+        self.shared.wake();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
+    }
+}

@@ -1,0 +1,203 @@
+//! What the loop, the sends under way and the handles share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::backoff::Backoff;
+use super::governor::{Governor, Permit, View};
+use super::{Ambiguous, Deps, Settings};
+use crate::outbox::Flow;
+
+pub(super) struct Shared {
+    pub(super) deps: Deps,
+    pub(super) ambiguous: Ambiguous,
+    /// One info line per delivered or dead event.
+    pub(super) log_deliveries: bool,
+    pub(super) backoff: Mutex<Backoff>,
+    state: Mutex<State>,
+    flow: watch::Sender<Flow>,
+    /// Wakes the loop: a slot or an order came.
+    changed: Notify,
+    /// Wakes those who wait until nothing is under way.
+    idle: Notify,
+    /// Cuts off the sends under way.
+    abort: Notify,
+    stopped: AtomicBool,
+    origin: Instant,
+    /// Milliseconds from `origin` to the loop's last move.
+    beat_ms: AtomicU64,
+}
+
+struct State {
+    governor: Governor,
+    shown: View,
+    held_since: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn new(deps: Deps, settings: Settings, log_deliveries: bool, rng: fastrand::Rng) -> Self {
+        let origin = deps.clock.instant();
+        let access = *deps.courier.access().borrow();
+        let ambiguous = settings.ambiguous;
+        let backoff = Backoff::new(settings.backoff_min, settings.backoff_max, rng);
+        let governor = Governor::new(settings, access, origin);
+        let calm = View { circuit_open: false, held: None, paused: false, limit: 0 };
+        let shared = Self {
+            deps,
+            ambiguous,
+            log_deliveries,
+            backoff: Mutex::new(backoff),
+            state: Mutex::new(State { governor, shown: calm, held_since: None }),
+            flow: watch::Sender::default(),
+            changed: Notify::new(),
+            idle: Notify::new(),
+            abort: Notify::new(),
+            stopped: AtomicBool::new(false),
+            origin,
+            beat_ms: AtomicU64::new(0),
+        };
+        shared.govern(|_| ());
+        shared
+    }
+
+    /// Asks or tells the governor something, and shows what changed.
+    pub(super) fn govern<R>(&self, act: impl FnOnce(&mut Governor) -> R) -> R {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut state.governor);
+        let view = state.governor.view();
+        if view != state.shown {
+            self.show(&mut state, view);
+        }
+        result
+    }
+
+    pub(super) fn permit(&self, now: Instant) -> Permit {
+        self.govern(|governor| governor.permit(now))
+    }
+
+    /// Sets the gauges and writes one line for each change that an operator wants to know of.
+    fn show(&self, state: &mut State, view: View) {
+        let before = std::mem::replace(&mut state.shown, view);
+        let metrics = &self.deps.metrics;
+        metrics.upstream_limit.set(i64::try_from(view.limit).unwrap_or(i64::MAX));
+        metrics.circuit_open.set(view.circuit_open.into());
+        metrics.paused.set(view.paused.into());
+        if before.circuit_open != view.circuit_open {
+            if view.circuit_open {
+                warn!(event = "circuit_opened", "events of many users failed in a row: only probes are sent");
+            } else {
+                info!(event = "circuit_closed", "the breaker closed");
+            }
+        }
+        if before.paused != view.paused {
+            let event = if view.paused { "delivery_paused" } else { "delivery_unpaused" };
+            info!(event, "an operator's pause began or ended");
+        }
+        if before.held != view.held {
+            metrics.held.only(view.held);
+            let now = self.deps.clock.instant();
+            if let Some(reason) = view.held {
+                state.held_since.get_or_insert(now);
+                warn!(
+                    event = "delivery_held",
+                    reason = reason.as_str(),
+                    "delivery is held: only probes are sent, nothing is burned"
+                );
+            } else {
+                let held_for = state.held_since.take().map_or(0, |since| (now - since).as_secs());
+                info!(event = "delivery_resumed", held_seconds = held_for, "delivery is no longer held");
+            }
+        }
+    }
+
+    /// Tells the watchers how the queue moves.
+    pub(super) fn tell_flow(&self) {
+        let flow = self.govern(|governor| governor.flow(|| self.deps.outbox.stats().ledger.undelivered() > 0));
+        self.flow.send_if_modified(|told| std::mem::replace(told, flow) != flow);
+    }
+
+    pub(super) fn flow(&self) -> watch::Receiver<Flow> {
+        self.flow.subscribe()
+    }
+
+    /// What was sent is settled, or never will be by this process.
+    pub(super) fn settled(&self) {
+        let (was_full, is_idle) = self.govern(|governor| {
+            let was_full = governor.is_full();
+            governor.settled();
+            (was_full, governor.unsettled() == 0)
+        });
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+        if was_full || is_idle {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Resolves when nothing is under way: neither sent and unanswered nor answered and unsettled.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.idle.notified());
+            notified.as_mut().enable();
+            if self.govern(|governor| governor.unsettled()) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Wakes the loop.
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Resolves when the loop has been woken.
+    pub(super) async fn woken(&self) {
+        self.changed.notified().await;
+    }
+
+    /// No send starts from now on.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.govern(Governor::stop);
+        self.wake();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Stopped, and nothing is under way.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_stopped() && self.govern(|governor| governor.unsettled()) == 0
+    }
+
+    /// Stops, and cuts off the sends under way; says how many there were.
+    pub(super) fn abort(&self) -> usize {
+        self.stop();
+        let cut_off = self.govern(|governor| governor.sending());
+        self.abort.notify_waiters();
+        cut_off
+    }
+
+    /// Resolves when [`Shared::abort`] is called; it hears that from when it is made.
+    pub(super) fn aborted(&self) -> tokio::sync::futures::Notified<'_> {
+        self.abort.notified()
+    }
+
+    /// The loop moved.
+    pub(super) fn beat(&self, now: Instant) {
+        let ms = u64::try_from((now - self.origin).as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_beat(&self) -> Instant {
+        self.origin + Duration::from_millis(self.beat_ms.load(Ordering::Relaxed))
+    }
+}

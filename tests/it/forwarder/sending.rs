@@ -1,0 +1,127 @@
+//! How sends are bounded, ordered and paced.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use cello_relay::cello::{Judgement, Verdict};
+use cello_relay::forwarder::{Ambiguous, Settings};
+use cello_relay::reason::Reason;
+use proptest::prelude::*;
+
+use super::world::{Call, MINUTE, SECOND, World, settings, status};
+
+#[tokio::test(start_paused = true)]
+async fn never_are_more_sends_under_way_than_the_concurrency() {
+    for concurrency in [1, 3, 8] {
+        let world = World::with(Settings { concurrency, ..settings() }, 0, |_| status(200));
+        world.post_users(0, 200);
+        world.delivered(200).await;
+        let most = world.cello.calls().iter().map(|call| call.under_way).max();
+        assert_eq!(most, Some(concurrency));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_free_before_its_event_is_durably_settled_but_only_64_times() {
+    let world = World::start(|_| status(200));
+    world.outbox.set_writable(false);
+    world.post_users(0, 500);
+    world.pass(60 * MINUTE).await;
+    assert_eq!(world.cello.calls().len(), 8 + 64);
+    assert_eq!(world.metrics.delivery_latency.get_sample_count(), 0, "nothing counts before it is durable");
+    world.outbox.set_writable(true);
+    world.delivered(500).await;
+    assert_eq!(world.cello.calls().len(), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_second_sees_more_sends_than_max_per_second() {
+    for max_per_second in [1, 10, 250] {
+        let world = World::with(Settings { max_per_second, ..settings() }, 0, |_| status(200));
+        world.cello.set_latency(Duration::from_millis(1));
+        let count = max_per_second as usize * 4;
+        world.post_users(0, count);
+        world.delivered(count).await;
+        let calls = world.cello.calls();
+        for (first, later) in calls.iter().zip(&calls[max_per_second as usize..]) {
+            assert!(later.at - first.at >= SECOND, "{first:?} {later:?}");
+        }
+        assert!(calls[count - 1].at < 5 * SECOND, "nor fewer than it could");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cello_may_have_is_counted_and_sent_again() {
+    let world = World::start(|call| status(if call.number == 0 { 500 } else { 200 }));
+    world.post_users(0, 1);
+    world.delivered(1).await;
+    assert_eq!(world.metrics.delivery_ambiguous.with(Reason::Http5xx).get(), 1);
+    assert_eq!(world.outbox.intents(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_ambiguous_dead_the_intent_comes_first_and_nothing_is_sent_twice() {
+    let at_most_once = Settings { ambiguous: Ambiguous::Dead, ..settings() };
+    let world = World::with(at_most_once, 0, |call| status(if call.number == 0 { 500 } else { 200 }));
+    world.outbox.set_writable(false);
+    world.post_users(0, 2);
+    world.pass(SECOND).await;
+    assert_eq!((world.outbox.intents(), world.cello.calls().len()), (2, 2));
+    world.outbox.set_writable(true);
+    world.delivered(1).await;
+    world.pass(60 * MINUTE).await;
+    assert_eq!(world.outbox.dead(), [Reason::Ambiguous]);
+    assert_eq!(world.cello.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bug_in_a_send_frees_its_slot_and_gives_the_event_back() {
+    let world = World::start(|call| if call.number < 20 { panic!("scripted") } else { status(200) });
+    world.post_users(0, 3);
+    world.delivered(3).await;
+    assert!(world.cello.calls().iter().all(|call| call.under_way <= 3));
+}
+
+/// Outcomes that leave an event in the queue, and a few that end it.
+fn outcomes() -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(prop::sample::select(vec![200, 200, 200, 400, 403, 429, 500, 503]), 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn events_of_a_user_arrive_in_order_whatever_cello_answers(
+        outcomes in outcomes(), users in 1usize..12, seed: u64, concurrency in 1usize..9,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let script = move |call: &Call| status(outcomes.get(call.number).copied().unwrap_or(200));
+            let world = World::with(Settings { concurrency, ..settings() }, seed, script);
+            let posted = 5 * users;
+            for _ in 0..5 {
+                world.post_users(0, users);
+            }
+            world.outbox.until(|outbox| outbox.delivered().len() + outbox.dead().len() == posted).await;
+            let mut last: HashMap<String, Call> = HashMap::new();
+            for call in world.cello.calls() {
+                if let Some(before) = last.insert(call.user.clone(), call.clone()) {
+                    assert!(before.id <= call.id, "a user's order broke");
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_sent_for_want_of_a_token_is_burned_or_repeated_in_a_tight_loop() {
+    let world = World::start(|call| {
+        let none = Judgement { verdict: Verdict::NoAccess, reason: Some(Reason::Credentials), ..status(200) };
+        if call.at < MINUTE { none } else { status(200) }
+    });
+    let event = world.outbox.post("a");
+    world.delivered(1).await;
+    assert_eq!(world.outbox.progress(event).attempts, 0);
+    assert!(world.cello.calls().len() < 65);
+    assert_eq!(world.metrics.delivery_retries.with(Reason::Credentials).get(), 0);
+}

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::event::Checks;
+
 /// `ingest.*` and `idempotency.*` as far as they concern a request.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,16 +31,4 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a kept-alive connection may be silent, also in the middle of a body.
     pub idle_timeout: Duration,
-}
-
-/// `ingest.checks`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checks {
-    /// Accept and warn.
-    #[default]
-    Warn,
-    /// Refuse.
-    Strict,
-    /// Neither.
-    Off,
 }

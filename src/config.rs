@@ -25,6 +25,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 pub use fault::{Fault, Faults};
+pub(crate) use units::duration;
 
 use crate::app::Settings;
 use fault::REDACTED;

@@ -6,7 +6,7 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// `500ms`, `30s`, `5m`, `1h`, `7d`, and sums of them such as `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text.trim();
     let mut millis: u64 = 0;
     loop {

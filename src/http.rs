@@ -1,6 +1,39 @@
 //! Accept loop, limits and graceful close: used by every listener.
+//!
+//! HTTP/1.1 with keep-alive and pipelining. What a client may cost is bounded: connections, a head's
+//! size and time, silence. A panic in a handler is answered with 500 and counted.
 
+mod bind;
+pub mod body;
+mod connection;
+mod guard;
+mod watched;
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use prometheus::{IntCounter, IntGauge};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub use bind::bind;
+
+/// How long requests under way may take after the listeners were closed.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Wait after an accept that failed for want of something (file descriptors, memory), doubled up to
+/// [`ACCEPT_RETRY_MAX`].
+const ACCEPT_RETRY_MIN: Duration = Duration::from_millis(20);
+
+/// The longest such wait.
+const ACCEPT_RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// What a listener allows a client.
 #[derive(Clone, Copy, Debug)]
@@ -11,4 +44,151 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
+}
+
+/// A socket that is listened on.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Listener::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Listener::Unix(listener)
+    }
+}
+
+/// What is counted about connections, where somebody wants to know.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Open connections.
+    pub connections: Option<IntGauge>,
+    /// Panics in handlers.
+    pub panics: Option<IntCounter>,
+}
+
+/// [`serve_counted`] without counting.
+pub async fn serve<S, B>(listeners: Vec<Listener>, service: S, limits: Limits, stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    serve_counted(listeners, service, limits, Counts::default(), stop).await;
+}
+
+/// Answers connections until `stop` turns true (or its sender is gone); then closes the listeners,
+/// finishes requests under way with `Connection: close`, closes idle connections and returns when all
+/// are gone, or after [`FINISH_WITHIN`].
+pub async fn serve_counted<S, B>(
+    listeners: Vec<Listener>,
+    service: S,
+    limits: Limits,
+    counts: Counts,
+    stop: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let room = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+    let places = Arc::new(Semaphore::new(room));
+    let accepting = listeners.into_iter().map(|listener| {
+        let (service, counts) = (service.clone(), counts.clone());
+        tokio::spawn(accept(listener, service, limits, counts, Arc::clone(&places), stop.clone()))
+    });
+    let accepting: Vec<_> = accepting.collect();
+    for listener in accepting {
+        if let Err(error) = listener.await {
+            tracing::error!(%error, "an accept loop ended");
+        }
+    }
+    // Every connection holds a place, so all places free means all connections gone.
+    let all_gone = places.acquire_many(room as u32);
+    if tokio::time::timeout(FINISH_WITHIN, all_gone).await.is_err() {
+        let open = room - places.available_permits();
+        tracing::warn!(connections = open, "connections were still open at the end and are dropped");
+    }
+}
+
+/// Accepts on one listener until told to stop.
+async fn accept<S, B>(
+    listener: Listener,
+    service: S,
+    limits: Limits,
+    counts: Counts,
+    places: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut stopping = stop.clone();
+    let told = stopping.wait_for(|stop| *stop);
+    tokio::pin!(told);
+    let mut retry_in = ACCEPT_RETRY_MIN;
+    loop {
+        let (place, accepted) = tokio::select! {
+            _ = &mut told => return,
+            next = next(&listener, &places) => next,
+        };
+        let served = connection::Served { limits, counts: counts.clone(), stop: stop.clone(), place };
+        match accepted {
+            Ok(Stream::Tcp(stream)) => {
+                retry_in = ACCEPT_RETRY_MIN;
+                // Small answers must not wait for an acknowledgement. Fails only on a dead socket.
+                stream.set_nodelay(true).ok();
+                tokio::spawn(served.run(stream, service.clone()));
+            }
+            Ok(Stream::Unix(stream)) => {
+                retry_in = ACCEPT_RETRY_MIN;
+                tokio::spawn(served.run(stream, service.clone()));
+            }
+            Err(error) if is_clients_fault(&error) => {}
+            Err(error) => {
+                drop(served);
+                tracing::warn!(%error, retry_ms = retry_in.as_millis() as u64, "cannot accept connections");
+                tokio::select! {
+                    _ = &mut told => return,
+                    () = tokio::time::sleep(retry_in) => {}
+                }
+                retry_in = (retry_in * 2).min(ACCEPT_RETRY_MAX);
+            }
+        }
+    }
+}
+
+/// An accepted connection.
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+/// Waits for a free place first: a full relay leaves new connections in the kernel's queue.
+async fn next(listener: &Listener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, io::Result<Stream>) {
+    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    let accepted = match listener {
+        Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+        Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+    };
+    (place, accepted)
+}
+
+/// The connection was gone before it was accepted; the listener is fine.
+fn is_clients_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

@@ -1,8 +1,56 @@
 //! What apps see: the `ingest` listener's service.
+//!
+//! A post's way: [`admission`] (Host, Origin, bearer) → [`post`] (media type, body, [`batch`]) →
+//! [`crate::event`] (parse, validate, strip) → [`store`] (append, count) → the answer. A 2xx is sent only
+//! after the append is durable.
 
+mod admission;
+mod answer;
+mod batch;
+mod bearer;
+mod look;
+mod notes;
+mod post;
+mod quiet;
+mod route;
+mod store;
+mod token;
+
+use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::EXPECT;
+use hyper::http::request::Parts;
+use hyper::service::Service;
+use hyper::{Method, Request, Response};
+use tokio::sync::watch;
+
+pub use crate::event::Checks;
+pub use admission::check_bind;
+pub use answer::Answer;
+
+use crate::clock::Clock;
+use crate::http::{Limits, body};
+use crate::metrics::{Code, Label, Metrics, Route as RouteLabel};
+use crate::outbox::{Flow, Outbox};
+use admission::Admission;
+use quiet::Quiet;
+use route::Route;
+
+/// The OpenAPI 3.1 document of this listener.
+pub const OPENAPI: &str = include_str!("ingress/openapi.json");
+
+/// What all request bodies that did not come in one piece may take together.
+const BODY_BUDGET: usize = 16 * 1024 * 1024;
 
 /// `ingest.*` and `idempotency.*` as far as they concern a request.
 #[derive(Clone, Debug)]
@@ -31,14 +79,198 @@ pub struct Settings {
     pub idle_timeout: Duration,
 }
 
-/// `ingest.checks`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checks {
-    /// Accept and warn.
-    #[default]
-    Warn,
-    /// Refuse.
-    Strict,
-    /// Neither.
-    Off,
+impl Settings {
+    /// What the listener allows a client.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_connections: self.max_connections,
+            header_timeout: self.header_timeout,
+            idle_timeout: self.idle_timeout,
+        }
+    }
+}
+
+/// The ingress cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The bearer token is not to be had.
+    #[error("ingest.token_file {path}: {why}")]
+    Token {
+        /// The configured file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A read's answer on its way.
+pub type ReadAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// Authenticated reads through Cello, handed in by `app`: gets method and URI of a known read route,
+/// nothing else of the app's request.
+pub type Reads = Arc<dyn Fn(Request<()>) -> ReadAnswer + Send + Sync>;
+
+/// The service behind the `ingest` listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingress {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    admission: Admission,
+    outbox: Arc<dyn Outbox>,
+    reads: Option<Reads>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    flow: watch::Receiver<Flow>,
+    budget: body::Budget,
+    quiet: Quiet,
+    refuses: AtomicBool,
+}
+
+impl Ingress {
+    /// Builds the service; reads the token file, if there is one.
+    ///
+    /// # Errors
+    /// If the token file cannot be read or is empty.
+    pub fn new(
+        settings: Settings,
+        outbox: Arc<dyn Outbox>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        flow: watch::Receiver<Flow>,
+    ) -> Result<Self, StartError> {
+        let admission = Admission::new(&settings, clock.instant())?;
+        let shared = Shared {
+            settings,
+            admission,
+            outbox,
+            reads: None,
+            clock,
+            metrics,
+            flow,
+            budget: body::Budget::new(BODY_BUDGET),
+            quiet: Quiet::default(),
+            refuses: AtomicBool::new(false),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Answers read routes through `reads`; without, they are not found. Only before the first request.
+    #[must_use]
+    pub fn with_reads(mut self, reads: Reads) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.reads = Some(reads);
+        }
+        self
+    }
+
+    /// From now on new events are answered 503 (`draining`): the relay is about to stop.
+    pub fn refuse_new(&self) {
+        self.shared.refuses.store(true, Ordering::Release);
+    }
+}
+
+impl Service<Request<Incoming>> for Ingress {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { Ok(shared.answer(request).await) })
+    }
+}
+
+impl Shared {
+    /// Answers one request and counts it.
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let _in_flight = InFlight::new(&self.metrics);
+        let started = self.clock.instant();
+        let (head, mut body) = request.into_parts();
+        let route = Route::find(head.uri.path());
+        let label = route.map_or(RouteLabel::Other, Route::label);
+        let announced = body.size_hint().exact();
+
+        let answer = match self.admission.check(&head, route, self.clock.instant()) {
+            Ok(()) => self.dispatch(&head, route, &mut body).await,
+            Err(refusal) => Err(refusal),
+        };
+        let answer = answer.unwrap_or_else(|refusal| {
+            self.refused(&refusal);
+            refusal.answer
+        });
+
+        // Who waits for `100 Continue` and was refused will not send the body.
+        let waits = head.headers.contains_key(EXPECT) && announced.is_some() && body.size_hint().exact() == announced;
+        if !body.is_end_stream() && !waits {
+            body::drain(&mut body).await;
+        }
+        self.metrics.ingest_requests.with(label, Code::of(answer.status())).inc();
+        if matches!(label, RouteLabel::Events | RouteLabel::Batch) {
+            self.metrics.ingest_duration.with(label).observe(started.elapsed().as_secs_f64());
+        }
+        answer
+    }
+
+    fn refused(&self, refusal: &answer::Refusal) {
+        let Some((why, events)) = refusal.why() else { return };
+        self.metrics.rejected.with(why).inc_by(events);
+        if let Some(suppressed) = self.quiet.lets(why.as_str(), self.clock.instant()) {
+            tracing::warn!(reason = why.as_str(), suppressed, "a request was refused");
+        }
+    }
+
+    async fn dispatch(
+        &self,
+        head: &Parts,
+        route: Option<Route<'_>>,
+        body: &mut Incoming,
+    ) -> Result<Answer, Box<answer::Refusal>> {
+        let route = route.ok_or_else(|| answer::not_found("no such path"))?;
+        let allowed = route.methods();
+        if !allowed.contains(&head.method) {
+            return Err(answer::method_not_allowed(allowed));
+        }
+        match route {
+            Route::Events | Route::Batch => self.post(head, body, route).await,
+            Route::Token => self.token(head, body).await,
+            Route::Event(id) => self.event(id).await,
+            Route::Outbox => Ok(self.outbox_state()),
+            Route::OpenApi => Ok(answer::json(Bytes::from_static(OPENAPI.as_bytes()))),
+            Route::Read | Route::Depersonalize => self.read(head).await,
+        }
+    }
+
+    /// Hands a read on: method and URI only. HEAD is asked for as GET; its body is cut when it is sent.
+    async fn read(&self, head: &Parts) -> Result<Answer, Box<answer::Refusal>> {
+        let reads = self.reads.as_ref().ok_or_else(|| answer::not_found("reads are not served here"))?;
+        let mut request = Request::new(());
+        *request.method_mut() = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
+        *request.uri_mut() = head.uri.clone();
+        Ok(reads(request).await)
+    }
+}
+
+/// A request on the gauge, taken off when dropped.
+struct InFlight<'m>(&'m Metrics);
+
+impl<'m> InFlight<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.ingest_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.ingest_in_flight.dec();
+    }
+}
+
+/// Builds an answer's body.
+fn full(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::new(Full::new(body.into()))
 }

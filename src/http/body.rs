@@ -1,0 +1,188 @@
+//! Reading request bodies: bounded in size, time and, all bodies together, in memory.
+
+use std::future::poll_fn;
+use std::io::Read;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use hyper::body::{Body, Incoming};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A budget is counted in pieces of so many bytes.
+const PIECE: usize = 1024;
+
+/// The one body that goes on though the budget is spent must be complete within this time.
+const OVERDRAFT: Duration = Duration::from_secs(10);
+
+/// So much of a refused body is read away …
+const DRAIN_BYTES: usize = 4 * 1024 * 1024;
+
+/// … for so long, so that a client that sends first and reads later sees its answer.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// More bytes, or more decompressed bytes, than allowed.
+    #[error("is too large")]
+    TooLarge,
+    /// The client fell silent.
+    #[error("was not sent in time")]
+    Slow,
+    /// The client left, or sent no valid chunks.
+    #[error("ended early")]
+    Broken,
+    /// The bytes are no gzip.
+    #[error("is not gzip")]
+    NotGzip,
+}
+
+/// What all bodies being read may take together.
+///
+/// Whoever finds it spent waits. So that bodies half read cannot wait for each other for ever, one at a
+/// time goes on regardless, within [`OVERDRAFT`].
+#[derive(Debug)]
+pub struct Budget {
+    pieces: Arc<Semaphore>,
+    overdraft: Mutex<()>,
+}
+
+impl Budget {
+    /// A budget of about `bytes`.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { pieces: Arc::new(Semaphore::new(bytes.div_ceil(PIECE))), overdraft: Mutex::new(()) }
+    }
+
+    fn share(&self) -> Share<'_> {
+        Share { budget: self, held: None, bytes: 0, overdraft: None }
+    }
+}
+
+/// One body's part of the budget: grows with what has arrived, so that a slow client cannot hoard.
+struct Share<'b> {
+    budget: &'b Budget,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    overdraft: Option<(MutexGuard<'b, ()>, Instant)>,
+}
+
+impl Share<'_> {
+    /// Counts `more` bytes, waiting for room.
+    async fn grow(&mut self, more: usize) {
+        let before = self.bytes.div_ceil(PIECE);
+        self.bytes += more;
+        let pieces = (self.bytes.div_ceil(PIECE) - before) as u32;
+        if pieces == 0 || self.overdraft.is_some() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            permit = Arc::clone(&self.budget.pieces).acquire_many_owned(pieces) => {
+                let permit = permit.expect("the semaphore is never closed");
+                match &mut self.held {
+                    Some(held) => held.merge(permit),
+                    None => self.held = Some(permit),
+                }
+            }
+            guard = self.budget.overdraft.lock() => self.overdraft = Some((guard, Instant::now() + OVERDRAFT)),
+        }
+    }
+
+    /// When this body must be complete, if others wait for it.
+    fn deadline(&self) -> Option<Instant> {
+        self.overdraft.as_ref().map(|(_, deadline)| *deadline)
+    }
+}
+
+/// Reads a whole body of at most `max` bytes, no two pieces of it more than `silence` apart. One that
+/// arrives in one piece is not copied.
+///
+/// # Errors
+/// See [`BodyError`].
+pub async fn read(body: &mut Incoming, max: usize, silence: Duration, budget: &Budget) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    let Some(first) = data(body, silence, None).await? else { return Ok(Bytes::new()) };
+    if first.len() > max {
+        return Err(BodyError::TooLarge);
+    }
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut share = budget.share();
+    share.grow(first.len()).await;
+    let mut whole = BytesMut::from(first);
+    while let Some(piece) = data(body, silence, share.deadline()).await? {
+        if whole.len() + piece.len() > max {
+            return Err(BodyError::TooLarge);
+        }
+        share.grow(piece.len()).await;
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// Decompresses at most `max` bytes.
+///
+/// # Errors
+/// [`BodyError::TooLarge`] as soon as there are more, [`BodyError::NotGzip`].
+pub async fn gunzip(compressed: Bytes, max: usize, budget: &Budget) -> Result<Bytes, BodyError> {
+    let mut share = budget.share();
+    let mut decoder = MultiGzDecoder::new(compressed.reader());
+    let mut whole = Vec::new();
+    let mut piece = [0; 4 * PIECE];
+    loop {
+        let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
+        if read == 0 {
+            return Ok(Bytes::from(whole));
+        }
+        if whole.len() + read > max {
+            return Err(BodyError::TooLarge);
+        }
+        share.grow(read).await;
+        whole.extend_from_slice(&piece[..read]);
+    }
+}
+
+/// Reads away what a refused client still sends, within bounds.
+pub async fn drain(body: &mut Incoming) {
+    let reading = async {
+        let mut left = DRAIN_BYTES;
+        while let Ok(Some(piece)) = data(body, DRAIN_TIME, None).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether all came or time ran out, the answer is next.
+    timeout(DRAIN_TIME, reading).await.ok();
+}
+
+/// The next piece of data; trailers are passed over.
+async fn data(body: &mut Incoming, silence: Duration, deadline: Option<Instant>) -> Result<Option<Bytes>, BodyError> {
+    let next = async {
+        loop {
+            match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(BodyError::Broken),
+                Some(Ok(frame)) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    };
+    match deadline {
+        Some(deadline) => timeout_at(deadline, timeout(silence, next)).await.and_then(|inner| inner),
+        None => timeout(silence, next).await,
+    }
+    .unwrap_or(Err(BodyError::Slow))
+}

@@ -1,0 +1,127 @@
+//! Who may ask at all: Host, Origin, bearer token.
+
+use hyper::StatusCode;
+use hyper::Version;
+use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::http::request::Parts;
+use tokio::time::Instant;
+
+use super::answer::{self, Refusal};
+use super::bearer::Bearer;
+use super::route::Route;
+use super::{Settings, StartError};
+use crate::metrics::Rejection;
+
+/// Refuses to listen where anybody could post.
+///
+/// # Errors
+/// The sentence for the configuration report.
+pub fn check_bind(settings: &Settings) -> Result<(), String> {
+    let open = settings.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match open {
+        Some(address) if settings.token_file.is_none() && !settings.allow_unauthenticated_remote => Err(format!(
+            "ingest.listen {address} is not loopback: set ingest.token_file, \
+             or ingest.allow_unauthenticated_remote = true to let anybody post"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The rule at the door. With a token, every request must carry it; without, only loopback names are
+/// answered, so that a web page or a rebound DNS name does not reach a developer's relay.
+pub(super) struct Admission {
+    bearer: Option<Bearer>,
+    allowed_hosts: Vec<String>,
+}
+
+impl Admission {
+    pub(super) fn new(settings: &Settings, now: Instant) -> Result<Self, StartError> {
+        let bearer = settings.token_file.clone().map(|path| Bearer::open(path, now)).transpose()?;
+        let allowed_hosts = settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        Ok(Self { bearer, allowed_hosts })
+    }
+
+    pub(super) fn bearer(&self) -> Option<&Bearer> {
+        self.bearer.as_ref()
+    }
+
+    pub(super) fn check(&self, head: &Parts, route: Option<Route<'_>>, now: Instant) -> Result<(), Box<Refusal>> {
+        if head.headers.contains_key(ORIGIN) {
+            let message = "requests of web pages (with an Origin) are refused, also from ingest.allowed_hosts";
+            return Err(answer::refuse(StatusCode::FORBIDDEN, message).because(Rejection::Host, 1));
+        }
+        match &self.bearer {
+            None => self.check_host(head),
+            // `POST /token` is how a client that only knows keys gets the bearer.
+            Some(_) if matches!(route, Some(Route::OpenApi | Route::Token)) => Ok(()),
+            Some(bearer) if self::carries(head, bearer, now) => Ok(()),
+            Some(_) => Err(answer::unauthorized("a bearer token is required (ingest.token_file)")),
+        }
+    }
+
+    fn check_host(&self, head: &Parts) -> Result<(), Box<Refusal>> {
+        let mut hosts = head.headers.get_all(HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            // Browsers always send one; HTTP/1.0 need not.
+            (None, _) if head.version == Version::HTTP_10 => None,
+            (Some(host), None) => Some(host.to_str().unwrap_or_default()),
+            _ => return Err(answer::refuse(StatusCode::BAD_REQUEST, "exactly one Host header is required")),
+        };
+        let target = head.uri.authority().map(|authority| authority.as_str());
+        if host.into_iter().chain(target).all(|host| self.is_allowed(host)) {
+            return Ok(());
+        }
+        let message = "this Host is not allowed; name it in ingest.allowed_hosts if it is meant";
+        Err(answer::refuse(StatusCode::FORBIDDEN, message).because(Rejection::Host, 1))
+    }
+
+    fn is_allowed(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let name = without_port(&host);
+        is_loopback(name) || self.allowed_hosts.iter().any(|allowed| *allowed == host || allowed == name)
+    }
+}
+
+/// Whether the request has the right bearer token.
+pub(super) fn carries(head: &Parts, bearer: &Bearer, now: Instant) -> bool {
+    let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match value.split_once(' ') {
+        Some((scheme, token)) => scheme.eq_ignore_ascii_case("bearer") && bearer.is(token.trim(), now),
+        None => false,
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => return address,
+        None => host,
+    };
+    name.split_once(':').map_or(name, |(name, _)| name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(allowed: &[&str]) -> Admission {
+        Admission { bearer: None, allowed_hosts: allowed.iter().map(|host| host.to_string()).collect() }
+    }
+
+    #[test]
+    fn only_loopback_names_and_allowed_ones_are_hosts() {
+        let admission = admission(&["relay", "other:8745"]);
+        for host in
+            ["localhost", "LOCALHOST:8745", "127.0.0.1:1", "127.9.9.9", "[::1]:8745", "[::1]", "relay:99", "other:8745"]
+        {
+            assert!(admission.is_allowed(host), "{host}");
+        }
+        for host in ["", "evil.example", "localhost.evil.example", "10.0.0.1", "[::2]", "other:1", "0.0.0.0", "::1"] {
+            assert!(!admission.is_allowed(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The bearer token of `ingest.token_file`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use super::StartError;
+
+/// The file is read again when this time has passed since the last look, so a rotated token is known soon.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A token that follows its file.
+pub(super) struct Bearer {
+    path: PathBuf,
+    current: Mutex<(SecretString, Instant)>,
+}
+
+impl Bearer {
+    pub(super) fn open(path: PathBuf, now: Instant) -> Result<Self, StartError> {
+        match read(&path) {
+            Ok(token) => Ok(Self { path, current: Mutex::new((token, now)) }),
+            Err(why) => Err(StartError::Token { path, why }),
+        }
+    }
+
+    /// The token. While its file is missing or empty the last one stands.
+    pub(super) fn token(&self, now: Instant) -> SecretString {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(current.1) >= LOOK_EVERY {
+            current.1 = now;
+            if let Ok(token) = read(&self.path) {
+                current.0 = token;
+            }
+        }
+        current.0.clone()
+    }
+
+    /// Compares in constant time.
+    pub(super) fn is(&self, offered: &str, now: Instant) -> bool {
+        let token = self.token(now);
+        token.expose_secret().as_bytes().ct_eq(offered.as_bytes()).into()
+    }
+}
+
+fn read(path: &Path) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    Ok(SecretString::from(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotated_token_replaces_the_old_one_and_an_emptied_file_does_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        std::fs::write(&path, "first\n").expect("written");
+        let bearer = Bearer::open(path.clone(), Instant::now()).expect("a token");
+        std::fs::write(&path, "second\n").expect("written");
+        assert!(bearer.is("first", Instant::now()));
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(bearer.is("second", Instant::now()) && !bearer.is("first", Instant::now()));
+        std::fs::write(&path, "\n").expect("written");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(bearer.is("second", Instant::now()) && !bearer.is("", Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn an_empty_token_file_is_refused_at_start() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(Bearer::open(file.path().to_owned(), Instant::now()).is_err());
+    }
+}

@@ -1,1 +1,184 @@
-//! stub
+//! The command line: one file a subcommand, results on stdout, messages on stderr.
+//!
+//! Commands other than `run` find the relay from the same files, environment and flags as `run` does,
+//! but need no access keys.
+
+mod check_config;
+mod client;
+mod completions;
+mod drain;
+pub mod exit;
+mod flow;
+mod healthcheck;
+mod openapi;
+mod outbox;
+mod output;
+mod run;
+mod send;
+mod wait;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Sources, Whereabouts};
+use exit::{Exit, Failure};
+
+/// Version, and revision where the build knows it.
+static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("CELLO_RELAY_REVISION") {
+    Some(revision) => format!("{} ({revision})", env!("CARGO_PKG_VERSION")),
+    None => env!("CARGO_PKG_VERSION").to_owned(),
+});
+
+const AFTER_HELP: &str = "Exit codes: 0 ok · 64 usage · 65 bad data · 69 unreachable or not in time · 70 bug · 73/74 \
+                          cannot create, IO · 75 locked or port in use · 77 permission · 78 configuration";
+
+/// Takes referral events over HTTP on localhost, stores them durably and forwards them to Cello
+#[derive(Debug, Parser)]
+#[command(name = "cello-relay", version = VERSION.as_str(), after_help = AFTER_HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// A configuration file, each winning over the one before [default: those of CELLO_RELAY_CONFIG]
+    #[arg(long = "config", value_name = "FILE", global = true)]
+    files: Vec<PathBuf>,
+
+    /// A setting, e.g. log.level=debug; wins over files and environment
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = assignment)]
+    flags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay
+    Run,
+    /// Check the configuration and print what holds, and why
+    CheckConfig(check_config::Args),
+    /// Send events from a file; a repeated run doubles nothing
+    Send(send::Args),
+    /// Look into the outbox, and decide about dead letters
+    #[command(subcommand)]
+    Outbox(outbox::Command),
+    /// Stop delivering; events are still taken
+    Pause,
+    /// Deliver again after a pause
+    Resume,
+    /// Deliver what waits, now, before an end (preStop hook)
+    Drain(drain::Args),
+    /// Wait until the relay is ready, or empty
+    Wait(wait::Args),
+    /// Ask a probe once: exit code 0 or 1
+    Healthcheck(healthcheck::Args),
+    /// Print the OpenAPI document of the app-facing API
+    Openapi,
+    /// Print a completion script
+    Completions(completions::Args),
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE, as in log.level=debug")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// What a command runs with.
+struct Context {
+    sources: Sources,
+}
+
+impl Context {
+    /// Where the relay is.
+    fn whereabouts(&self) -> Result<Whereabouts, Failure> {
+        config::whereabouts(&self.sources).map_err(Failure::from)
+    }
+}
+
+/// Runs one command: arguments and environment as the process got them.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(String, String)>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let context = Context { sources: Sources { files: cli.config.files, environment, flags: cli.config.flags } };
+    match dispatch(cli.command, &context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Run => run::run(context),
+        Command::CheckConfig(args) => check_config::run(&args, context),
+        Command::Send(args) => block_on(send::run(&args, context)),
+        Command::Outbox(command) => block_on(outbox::run(&command, context)),
+        Command::Pause => block_on(flow::run("/api/pause", "paused: events are taken and not delivered", context)),
+        Command::Resume => block_on(flow::run("/api/resume", "delivering", context)),
+        Command::Drain(args) => block_on(drain::run(&args, context)),
+        Command::Wait(args) => block_on(wait::run(&args, context)),
+        Command::Healthcheck(args) => block_on(healthcheck::run(&args, context)),
+        Command::Openapi => openapi::run(),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Help and version are answers; the rest is a usage error.
+fn usage(error: &clap::Error) -> ExitCode {
+    // If the terminal is gone there is nobody to tell.
+    drop(error.print());
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => Exit::Usage.into(),
+    }
+}
+
+/// Runs a client command on a small runtime of its own.
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn verify_cli() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn configuration_flags_are_understood_before_and_after_the_command() {
+        for arguments in [
+            ["cello-relay", "--config", "a.toml", "--set", "log.level=debug", "run"],
+            ["cello-relay", "run", "--config", "a.toml", "--set", "log.level=debug"],
+        ] {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert_eq!(cli.config.files, [PathBuf::from("a.toml")]);
+            assert_eq!(cli.config.flags, [("log.level".to_owned(), "debug".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_a_usage_error() {
+        for arguments in [&["cello-relay"][..], &["cello-relay", "fly"], &["cello-relay", "run", "--set", "x"]] {
+            let error = Cli::try_parse_from(arguments).unwrap_err();
+            assert!(!matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion), "{arguments:?}");
+        }
+    }
+}

@@ -1,2 +1,4 @@
 //! One integration binary: parts of the relay together, over real sockets and real files.
 mod forwarder;
+
+mod config;

@@ -1,0 +1,41 @@
+//! `check-config`: all that is wrong, or all that holds and where it came from.
+
+use super::Context;
+use super::exit::Failure;
+use super::output::{self, Table};
+use crate::config::{self, Loaded};
+
+/// `check-config`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let loaded = config::load(&context.sources)?;
+    for warning in &loaded.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    output::print(&if args.json { json(&loaded) } else { table(&loaded) })
+}
+
+fn table(loaded: &Loaded) -> String {
+    let mut table = Table::new(["SETTING", "VALUE", "FROM"]);
+    for entry in &loaded.effective {
+        let value = if entry.value.is_empty() { "-" } else { &entry.value };
+        table.row([entry.key.clone(), value.to_owned(), entry.origin.clone()]);
+    }
+    format!("{}\nThe configuration is valid; its hash is {}.\n", table.render(), loaded.hash)
+}
+
+fn json(loaded: &Loaded) -> String {
+    let settings = loaded.effective.iter().map(|entry| {
+        let value = serde_json::json!({ "value": entry.value, "origin": entry.origin });
+        (entry.key.clone(), value)
+    });
+    let settings: serde_json::Map<String, serde_json::Value> = settings.collect();
+    let document = serde_json::json!({ "hash": loaded.hash, "warnings": loaded.warnings, "settings": settings });
+    format!("{document:#}\n")
+}

@@ -1,0 +1,38 @@
+//! `outbox …`: what waits, what died, and what to do about it.
+
+mod act;
+mod export;
+mod look;
+mod model;
+
+use super::Context;
+use super::exit::Failure;
+pub(super) use model::Status;
+
+/// `outbox …`
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Count what waits and what has happened
+    Stats(look::StatsArgs),
+    /// List events that wait or are dead
+    List(look::ListArgs),
+    /// Show one event with its last attempts
+    Show(look::ShowArgs),
+    /// Put dead letters back into the queue
+    Replay(act::Args),
+    /// End dead letters for good
+    Discard(act::Args),
+    /// Print events as NDJSON, as `send -` takes them
+    Export(export::Args),
+}
+
+pub(super) async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Stats(args) => look::stats(args, context).await,
+        Command::List(args) => look::list(args, context).await,
+        Command::Show(args) => look::show(args, context).await,
+        Command::Replay(args) => act::run(&act::REPLAY, args, context).await,
+        Command::Discard(args) => act::run(&act::DISCARD, args, context).await,
+        Command::Export(args) => export::run(args, context).await,
+    }
+}

@@ -1,0 +1,53 @@
+//! `outbox export`: event bodies as NDJSON, a line at a time, however many there are.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+
+use super::look;
+use crate::cli::Context;
+use crate::cli::client::query;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::flow;
+use crate::reason::Reason;
+
+/// `outbox export`
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Only in this state [default: all that wait or are dead]
+    #[arg(long, value_parser = look::STATES)]
+    state: Option<String>,
+    /// Only dead of, or last failed with, this reason
+    #[arg(long, value_parser = look::reason)]
+    reason: Option<Reason>,
+    /// With personal data: what `send -` takes
+    #[arg(long)]
+    reveal: bool,
+}
+
+pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let mut client = flow::control(&context.whereabouts()?);
+    let parameters = [
+        ("state", args.state.as_deref()),
+        ("reason", args.reason.map(Reason::as_str)),
+        ("reveal", args.reveal.then_some("true")),
+    ];
+    let path = format!("/api/export{}", query(&parameters));
+    let answer = client.start(Method::GET, &path, &[], Bytes::new()).await;
+    let answer = answer.map_err(|error| flow::unreachable(&client, &error))?;
+    if !answer.status().is_success() {
+        return Err(Failure::new(Exit::Unavailable, format!("the relay refused ({})", answer.status())));
+    }
+    let mut body = answer.into_body();
+    let mut stdout = io::stdout().lock();
+    while let Some(frame) = body.frame().await {
+        let broke_off = |error| Failure::new(Exit::Unavailable, format!("the export broke off: {error}"));
+        if let Ok(data) = frame.map_err(broke_off)?.into_data() {
+            stdout.write_all(&data)?;
+        }
+    }
+    stdout.flush()?;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `send`: events from a file to the relay, in their order; twice is once.
+//!
+//! Each event goes with an `Idempotency-Key` made of its place and its bytes, so that a run that was
+//! cut short is simply run again.
+
+mod input;
+mod post;
+mod rejects;
+mod settle;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::client::{Client, Endpoint};
+use super::exit::{Exit, Failure};
+use super::{Context, output};
+use crate::config::{self, Whereabouts};
+use crate::event::EventId;
+use input::Items;
+use post::{Posted, Poster};
+use rejects::Rejects;
+
+/// `send`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// NDJSON, a JSON array, or one event; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Also wait until each of them is delivered, or dead
+    #[arg(long)]
+    wait: bool,
+
+    /// How long to wait at most
+    #[arg(long, value_name = "DURATION", default_value = "5m", requires = "wait", value_parser = config::duration)]
+    timeout: Duration,
+
+    /// How long to go on when the relay is full or restarts
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = config::duration)]
+    patience: Duration,
+
+    /// Write refused events here, with line and reason, as NDJSON [default: reasons on stderr]
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+}
+
+/// What became of the events.
+#[derive(Debug, Default)]
+struct Summary {
+    stored: u64,
+    known: u64,
+    ids: Vec<EventId>,
+}
+
+/// The bearer token that the relay asks of apps, if it does.
+pub(super) fn bearer(whereabouts: &Whereabouts) -> Result<Option<String>, Failure> {
+    let Some(file) = &whereabouts.ingest_token_file else { return Ok(None) };
+    let cannot = |error: io::Error| {
+        Failure::new(Failure::from(error).exit, format!("ingest.token_file {} cannot be read", file.display()))
+    };
+    std::fs::read_to_string(file).map(|token| Some(token.trim_end().to_owned())).map_err(cannot)
+}
+
+pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let whereabouts = context.whereabouts()?;
+    let token = bearer(&whereabouts)?;
+    let client = Client::new(Endpoint::Tcp(whereabouts.ingest)).with_bearer(token);
+    let (reader, bytes) = open(&args.file)?;
+    let mut poster = Poster::new(client, args.patience);
+    let mut rejects = Rejects::new(args.rejects.clone());
+    let summary = send(Items::read(reader)?, &mut poster, &mut rejects, &progress(bytes), args.wait).await;
+    rejects.finish()?;
+    let summary = summary?;
+    let (stored, known, refused) = (summary.stored, summary.known, rejects.count());
+    output::note(&format!("{stored} stored, {known} already known, {refused} refused"));
+    if args.wait {
+        settle::wait(&mut poster.into_client(), &summary.ids, args.timeout).await?;
+    }
+    match refused {
+        0 => Ok(()),
+        _ => Err(Failure::new(Exit::Data, format!("{refused} events were refused")).hint(rejects.hint())),
+    }
+}
+
+async fn send<R: BufRead>(
+    items: Items<R>,
+    poster: &mut Poster,
+    rejects: &mut Rejects,
+    progress: &ProgressBar,
+    keep_ids: bool,
+) -> Result<Summary, Failure> {
+    let mut summary = Summary::default();
+    for item in items {
+        let item = item?;
+        match poster.post(&item).await? {
+            Posted::Stored { id, known } => {
+                *(if known { &mut summary.known } else { &mut summary.stored }) += 1;
+                summary.ids.extend(id.filter(|_| keep_ids));
+            }
+            Posted::Refused { status, reason } => progress.suspend(|| rejects.add(&item, status, &reason))?,
+        }
+        progress.inc(item.body.len() as u64 + 1);
+        progress.set_message(format!("{} events", summary.stored + summary.known + rejects.count()));
+    }
+    progress.finish_and_clear();
+    Ok(summary)
+}
+
+/// The input, and its size if it is known.
+fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
+    if path == Path::new("-") {
+        return Ok((Box::new(BufReader::new(io::stdin())), None));
+    }
+    let cannot = |error: io::Error| {
+        let message = format!("{} cannot be read: {error}", path.display());
+        Failure::new(Failure::from(error).exit, message)
+    };
+    let file = File::open(path).map_err(cannot)?;
+    let bytes = file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len());
+    Ok((Box::new(BufReader::new(file)), bytes))
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    let template = match bytes {
+        Some(_) => "{bar:40} {bytes}/{total_bytes} {msg}, {eta} left",
+        None => "{spinner} {msg}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr()).with_style(style)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! `send` against a small server that answers from a script.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// What arrived: key and body.
+type Arrived = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Answers in turn, the last one for ever, and says which requests came. Each connection is served until
+/// the client ends it.
+async fn server(answers: Vec<(u16, &'static str)>) -> (Client, Arrived) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (arrived, answers) = (Arrived::default(), Arc::new(Mutex::new(answers)));
+    let seen = Arc::clone(&arrived);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (seen, answers) = (Arc::clone(&seen), Arc::clone(&answers));
+            let service = service_fn(move |request| answer(request, Arc::clone(&seen), Arc::clone(&answers)));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (Client::new(Endpoint::Tcp(vec![address])), arrived)
+}
+
+#[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    seen: Arrived,
+    answers: Arc<Mutex<Vec<(u16, &'static str)>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
+    let body = Limited::new(request.into_body(), 1 << 20).collect().await.unwrap().to_bytes();
+    seen.lock().unwrap().push((key.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned()));
+    let mut answers = answers.lock().unwrap();
+    let (status, body) = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
+    let answer = Response::builder().status(StatusCode::from_u16(status).unwrap()).header("retry-after", "0");
+    Ok(answer.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())
+}
+
+const STORED: (u16, &str) = (200, r#"{"success":true,"id":"0192f0c1-2b3a-7c4d-9e5f-000000000001"}"#);
+
+async fn send_text(text: &str, client: Client, rejects: &mut Rejects) -> Result<Summary, Failure> {
+    let mut poster = Poster::new(client, Duration::from_secs(300));
+    send(Items::read(text.as_bytes())?, &mut poster, rejects, &ProgressBar::hidden(), true).await
+}
+
+#[tokio::test]
+async fn events_arrive_in_order_byte_for_byte_each_with_its_own_key_and_a_second_run_has_the_same_keys() {
+    let (client, arrived) = server(vec![STORED]).await;
+    let Endpoint::Tcp(addresses) = client.endpoint().clone() else { unreachable!() };
+    let text = "{\"a\": 1}\n{\"a\": 1}\n{\"b\":2}\n";
+    let summary = send_text(text, client, &mut Rejects::new(None)).await.unwrap();
+    send_text(text, Client::new(Endpoint::Tcp(addresses)), &mut Rejects::new(None)).await.unwrap();
+    let arrived = arrived.lock().unwrap();
+    let bodies: Vec<&str> = arrived.iter().map(|(_, body)| body.as_str()).collect();
+    assert_eq!(bodies[..3], ["{\"a\": 1}", "{\"a\": 1}", "{\"b\":2}"]);
+    assert_eq!(arrived[..3], arrived[3..]);
+    assert_ne!(arrived[0].0, arrived[1].0, "equal lines are two events");
+    assert_eq!((summary.stored, summary.ids.len()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_full_relay_is_asked_again_with_the_same_key() {
+    let (client, arrived) = server(vec![(503, r#"{"message":"the outbox is full"}"#), STORED]).await;
+    let summary = send_text("{}", client, &mut Rejects::new(None)).await.unwrap();
+    assert_eq!(summary.stored, 1);
+    let arrived = arrived.lock().unwrap();
+    assert_eq!((arrived.len(), &arrived[0]), (2, &arrived[1]));
+}
+
+#[tokio::test]
+async fn patience_ends_with_the_way_to_go_on() {
+    let (client, _) = server(vec![(503, r#"{"message":"the outbox is full"}"#)]).await;
+    let mut poster = Poster::new(client, Duration::ZERO);
+    let failure = poster.post(&input::Item { number: 7, body: b"{}".to_vec() }).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    assert!(failure.message.contains("the outbox is full") && failure.hint.unwrap().contains("run it again"));
+}
+
+#[tokio::test]
+async fn refused_events_go_to_the_rejects_with_line_and_reason_and_the_rest_is_sent() {
+    let refusal = (400, r#"{"message":"payload.ucc is required"}"#);
+    let (client, arrived) = server(vec![refusal, STORED, refusal, STORED]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rejects.ndjson");
+    let mut rejects = Rejects::new(Some(path.clone()));
+    let summary = send_text("{\"a\":1}\n{\"b\":1}\nnot json\n{\"c\":1}", client, &mut rejects).await.unwrap();
+    rejects.finish().unwrap();
+    assert_eq!((summary.stored, rejects.count(), arrived.lock().unwrap().len()), (2, 2, 4));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], r#"{"line":1,"status":400,"reason":"payload.ucc is required","event":{"a":1}}"#);
+    assert_eq!(lines[1], r#"{"line":3,"status":400,"reason":"payload.ucc is required","event":"not json"}"#);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "events hold personal data");
+}
+
+#[tokio::test]
+async fn without_a_relay_it_ends_at_once_and_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let client = Client::new(Endpoint::Tcp(vec![address]));
+    let failure = send_text("{}", client, &mut Rejects::new(None)).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    assert!(failure.message.contains(&address.to_string()), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn waiting_ends_when_each_is_delivered_or_dead() {
+    let answers = vec![
+        (200, r#"{"state":"pending"}"#),
+        (200, r#"{"state":"delivered"}"#),
+        (404, "{}"),
+        (200, r#"{"state":"dead"}"#),
+    ];
+    let (mut client, _) = server(answers).await;
+    let id: EventId = "0192f0c1-2b3a-7c4d-9e5f-000000000001".parse().unwrap();
+    let failure = settle::wait(&mut client, &[id, id, id], Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Data);
+    assert!(failure.message.contains("1 of 3"), "{}", failure.message);
+}

@@ -60,7 +60,7 @@ pub enum StartError {
     Cello(#[from] cello::BuildError),
     /// The app-facing service cannot be built.
     #[error("{0}")]
-    Ingress(#[from] crate::ingress::BuildError),
+    Ingress(#[from] crate::ingress::StartError),
     /// A socket cannot be bound.
     #[error("{listener}: cannot listen on {address}: {source}")]
     Bind {
@@ -94,6 +94,7 @@ struct Relay {
     quit: watch::Receiver<bool>,
     settings: Settings,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
 /// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it.
@@ -107,14 +108,14 @@ pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Re
     // The control socket is bound only under the outbox's lock: two relays cannot take it from each other.
     let bound = listeners::bind(&settings)?;
     let cello = Cello::new(settings.cello.clone(), clock.clone(), metrics.clone())?;
-    let (forwarder, handle) = Forwarder::new(
-        outbox.clone(),
-        cello.clone(),
-        clock.clone(),
-        metrics.clone(),
-        settings.forward.clone(),
-        settings.log.deliveries,
-    );
+    let deps = forwarder::Deps {
+        outbox: outbox.clone(),
+        courier: cello.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    let (forwarder, handle) =
+        Forwarder::new(deps, settings.forward.clone(), settings.log.deliveries, fastrand::Rng::new());
     let ingress =
         Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
@@ -133,7 +134,7 @@ pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Re
     let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts, tcp_access(&settings.admin)));
     describe(&metrics, &settings, config_hash);
     let relay = Relay {
-        outbox, cello, handle, ingress, ops, admin, bound, phase, drain_began, quit: quit_asked, settings, clock,
+        outbox, cello, handle, ingress, ops, admin, bound, phase, drain_began, quit: quit_asked, settings, clock, metrics,
     };
     Ok(App { forwarder, relay })
 }
@@ -204,9 +205,19 @@ impl Relay {
         rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_socket(), socket, control, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
-        rest.spawn(self.cello.clone().run(stop_rest.subscribe()));
+        let mut stopped = stop_rest.subscribe();
+        let cello = self.cello.clone();
+        rest.spawn(async move {
+            // The sender outlives this task; an error could only mean the end too.
+            cello.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+        });
         let mut ingest = JoinSet::new();
-        ingest.spawn(http::serve(self.bound.take_ingest(), self.ingress.clone(), limits, stop_ingest.subscribe()));
+        let counts = http::Counts {
+            connections: Some(self.metrics.ingest_connections.clone()),
+            panics: Some(self.metrics.panics.clone()),
+        };
+        let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());
+        ingest.spawn(http::serve_counted(listeners, self.ingress.clone(), limits, counts, stop));
         ingest
     }
 

@@ -6,6 +6,7 @@
 mod check_config;
 mod client;
 mod completions;
+mod demo;
 mod drain;
 pub mod exit;
 mod flow;
@@ -65,6 +66,8 @@ struct ConfigArgs {
 enum Command {
     /// Run the relay
     Run,
+    /// See it work: a relay and a stand-in for Cello in one process, no credentials
+    Demo(demo::Args),
     /// Check the configuration and print what holds, and why
     CheckConfig(check_config::Args),
     /// Send events from a file; a repeated run doubles nothing
@@ -122,6 +125,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(Str
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Run => run::run(context),
+        Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(&args, context),
         Command::Send(args) => block_on(send::run(&args, context)),
         Command::Outbox(command) => block_on(outbox::run(&command, context)),

@@ -162,6 +162,7 @@ impl Ending<'_> {
         self.forwarder.stop();
         if timeout(self.settings.grace, self.forwarder.idle()).await.is_err() {
             self.forwarder.abort();
+            self.forwarder.idle().await;
         }
         self.outbox.close().await;
         self.report()

@@ -1,20 +1,50 @@
 //! `run`: load, say what was loaded, hand over.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+
+use tokio::runtime::Runtime;
 
 use super::Context;
 use super::exit::{Exit, Failure};
-use crate::app::Settings;
+use crate::app::{self, Signals, StartError};
 use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::telemetry;
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    // Before anything that takes time: as process 1 there is no default action on a signal.
+    let signals = runtime.block_on(async { Signals::install() })?;
     let loaded = config::load(&context.sources)?;
     let metrics = Arc::new(Metrics::new());
-    let handle = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
+    let _logging = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
     announce(&loaded);
-    launch(loaded.settings, handle, metrics)
+    runtime.block_on(async {
+        let app = app::build(loaded.settings, &loaded.hash, metrics)?;
+        app.run(signals).await;
+        Ok(())
+    })
+}
+
+/// Two threads carry all of a sidecar's traffic; more would cost memory and gain nothing.
+pub(super) fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(cores.min(2)).max_blocking_threads(4).enable_all().build()
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let exit = match &error {
+            StartError::Outbox(error) => return error.into(),
+            StartError::Bind { source, .. } if source.kind() == ErrorKind::AddrInUse => Exit::Temporary,
+            StartError::Bind { source, .. } if source.kind() == ErrorKind::PermissionDenied => Exit::Permission,
+            StartError::Bind { .. } => Exit::Io,
+            StartError::Cello(_) | StartError::Ingress(_) => Exit::Config,
+        };
+        Failure::new(exit, error.to_string())
+    }
 }
 
 /// One line with what a support case asks for first, and one for each warning.
@@ -32,9 +62,4 @@ fn announce(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!(event = "config_warning", reason = warning, "the configuration may surprise");
     }
-}
-
-/// The one place where the command line hands over to the wiring.
-fn launch(_settings: Settings, _handle: telemetry::Handle, _metrics: Arc<Metrics>) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Software, "this build cannot run a relay"))
 }

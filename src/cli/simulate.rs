@@ -35,7 +35,7 @@ pub struct Args {
     pub token_life: Duration,
 
     /// How long a refresh token lives
-    #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "120h", value_parser = duration)]
     pub refresh_token_life: Duration,
 
     /// Whether token answers have refreshTokenExpiresIn (new) or not (old)
@@ -196,7 +196,7 @@ fn exit_code(kind: io::ErrorKind) -> u8 {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    span.ok_or_else(|| "a duration has a unit, such as 90s, 5h or 5d".to_owned())
+    span.ok_or_else(|| "a duration has a unit, such as 500ms, 90s or 5h".to_owned())
 }
 
 #[cfg(test)]

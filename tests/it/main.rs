@@ -2,3 +2,4 @@
 mod forwarder;
 
 mod config;
+mod simulator;

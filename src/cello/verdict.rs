@@ -1,8 +1,33 @@
-//! What an answer of Cello, or none, means for the event.
+//! What an answer of Cello, or none, means for the event. Pure and total.
+//!
+//! | answer | verdict | reason |
+//! | --- | --- | --- |
+//! | 2xx, empty body | delivered | |
+//! | 2xx, JSON that does not say `"success": false` | delivered | |
+//! | 2xx, JSON that does | refused | `success_false` |
+//! | 2xx, not JSON; 1xx | retry (outcome unknown) | `not_json` |
+//! | 400, 409, 413, 414, 415, 422, 431 with a JSON object that has a `message` | refused | `http_<code>` or `http_4xx` |
+//! | the same without it: not Cello's own words, so the fault is on the way | hold | same |
+//! | 401 that a newer token did not cure; 403, 404, 405, 407, 410, any other 4xx | hold | same |
+//! | 3xx, never followed | hold | `http_3xx` |
+//! | 408, 425, 429 | retry | `http_<code>` |
+//! | 5xx and beyond | retry (outcome unknown: 500, 502, 504) | `http_5xx` |
+//! | no answer: not resolved, not connected, no TLS | retry | `dns`, `connect`, `tls` |
+//! | no answer: too late, broken off | retry (outcome unknown if sent) | `timeout`, `reset` |
+//! | nothing sent for want of a token | no access | `credentials` |
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::answer::Answer;
+use super::transport::{Fault, TransportError};
 use crate::reason::Reason;
+
+/// So much of Cello's message is kept, in bytes.
+const MAX_MESSAGE: usize = 500;
 
 /// What happens to the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +40,12 @@ pub enum Verdict {
     Hold,
     /// Try again later.
     Retry,
-    /// No token could be had; nothing was sent.
+    /// No token could be had; nothing was sent, or only with a token that is refused.
     NoAccess,
 }
 
 /// A verdict with all that is kept of the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// What happens to the event.
     pub verdict: Verdict,
@@ -37,3 +62,168 @@ pub struct Judgement {
     /// The request was sent and Cello may have counted it all the same.
     pub outcome_unknown: bool,
 }
+
+/// Shows nothing of Cello's message.
+impl std::fmt::Debug for Judgement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judgement")
+            .field("verdict", &self.verdict)
+            .field("reason", &self.reason)
+            .field("status", &self.status)
+            .field("request_id", &self.request_id)
+            .field("retry_after", &self.retry_after)
+            .field("outcome_unknown", &self.outcome_unknown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Judgement {
+    /// Nothing could be sent for want of a token.
+    #[must_use]
+    pub fn no_access() -> Self {
+        Self::unanswered(Verdict::NoAccess, Reason::Credentials, false)
+    }
+
+    fn unanswered(verdict: Verdict, reason: Reason, outcome_unknown: bool) -> Self {
+        Self {
+            verdict,
+            reason: Some(reason),
+            status: None,
+            request_id: None,
+            message: None,
+            retry_after: None,
+            outcome_unknown,
+        }
+    }
+}
+
+/// Judges what came of one call.
+#[must_use]
+pub fn judge(answer: Result<&Answer, &TransportError>) -> Judgement {
+    match answer {
+        Ok(answer) => judge_answer(answer),
+        Err(error) => {
+            let (reason, can_have_arrived) = match error.fault {
+                Fault::Dns => (Reason::Dns, false),
+                Fault::Connect => (Reason::Connect, false),
+                Fault::Tls => (Reason::Tls, false),
+                Fault::Timeout => (Reason::Timeout, true),
+                Fault::Reset => (Reason::Reset, true),
+            };
+            Judgement::unanswered(Verdict::Retry, reason, can_have_arrived && error.sent)
+        }
+    }
+}
+
+fn judge_answer(answer: &Answer) -> Judgement {
+    let status = answer.status.as_u16();
+    let body = Said::read(&answer.body);
+    let (verdict, reason) = match status {
+        200..=299 => match body {
+            Said::NotJson => (Verdict::Retry, Some(Reason::NotJson)),
+            Said::Object { success_false: true, .. } => (Verdict::Refused, Some(Reason::SuccessFalse)),
+            Said::Nothing | Said::Json | Said::Object { .. } => (Verdict::Delivered, None),
+        },
+        _ => {
+            let has_message = matches!(body, Said::Object { message: Some(_), .. });
+            (verdict_of(status, has_message), Some(reason_of(status)))
+        }
+    };
+    Judgement {
+        verdict,
+        reason,
+        status: Some(status),
+        request_id: answer.request_id.clone(),
+        message: match body {
+            Said::Object { message, .. } if verdict != Verdict::Delivered => message,
+            _ => None,
+        },
+        retry_after: answer.retry_after,
+        outcome_unknown: reason == Some(Reason::NotJson) || matches!(status, 500 | 502 | 504),
+    }
+}
+
+/// The verdict of any status but a 2xx.
+fn verdict_of(status: u16, has_message: bool) -> Verdict {
+    match status {
+        0..=199 | 408 | 425 | 429 | 500.. => Verdict::Retry,
+        400 | 409 | 413 | 414 | 415 | 422 | 431 if has_message => Verdict::Refused,
+        _ => Verdict::Hold,
+    }
+}
+
+/// The reason of any status but a 2xx.
+fn reason_of(status: u16) -> Reason {
+    match status {
+        400 => Reason::Http400,
+        401 => Reason::Http401,
+        403 => Reason::Http403,
+        404 => Reason::Http404,
+        405 => Reason::Http405,
+        408 => Reason::Http408,
+        409 => Reason::Http409,
+        410 => Reason::Http410,
+        413 => Reason::Http413,
+        422 => Reason::Http422,
+        425 => Reason::Http425,
+        429 => Reason::Http429,
+        _ => match status {
+            0..=299 => Reason::NotJson,
+            300..=399 => Reason::Http3xx,
+            400..=499 => Reason::Http4xx,
+            500.. => Reason::Http5xx,
+        },
+    }
+}
+
+/// What a body says, as far as a verdict needs it.
+enum Said {
+    /// Empty, or white space alone.
+    Nothing,
+    /// Not JSON in UTF-8.
+    NotJson,
+    /// JSON, but no object with the two fields below at most once each.
+    Json,
+    /// A JSON object.
+    Object { success_false: bool, message: Option<Box<str>> },
+}
+
+/// The two fields that count; of whatever type, so that none makes the rest unreadable.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    success: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+}
+
+impl Said {
+    fn read(body: &[u8]) -> Self {
+        let body = body.trim_ascii();
+        if body.is_empty() {
+            return Self::Nothing;
+        }
+        let Ok(text) = std::str::from_utf8(body) else { return Self::NotJson };
+        // An array of two would do as `Fields` too: only an object has names.
+        match serde_json::from_str::<Fields<'_>>(text) {
+            Ok(fields) if text.starts_with('{') => Self::Object {
+                success_false: fields.success.is_some_and(|value| value.get() == "false"),
+                message: fields.message.and_then(message),
+            },
+            _ if serde_json::from_str::<IgnoredAny>(text).is_ok() => Self::Json,
+            _ => Self::NotJson,
+        }
+    }
+}
+
+/// A message is a string, or several (as validators answer); capped.
+fn message(value: &RawValue) -> Option<Box<str>> {
+    let one = || serde_json::from_str::<String>(value.get()).ok();
+    let many = || serde_json::from_str::<Vec<String>>(value.get()).ok().filter(|list| !list.is_empty());
+    let text = one().or_else(|| many().map(|list| list.join("; ")))?;
+    Some(text[..text.floor_char_boundary(MAX_MESSAGE)].into())
+}
+
+#[cfg(test)]
+#[path = "verdict/tests.rs"]
+mod tests;

@@ -1,0 +1,197 @@
+//! The one access token that all calls share.
+//!
+//! Exactly one task asks for tokens ([`owner`] for access keys, [`bearer`] for a token file), so there
+//! is never more than one request for a token under way, however many calls wait. It publishes a
+//! [`Slot`]; calls read it, wait for it to change, and report a token that was answered 401. What to
+//! ask for, and when, is decided by a pure state machine ([`machine`]).
+
+pub(super) mod bearer;
+pub(super) mod exchange;
+mod machine;
+pub(super) mod owner;
+
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::Access;
+pub(super) use machine::Ask;
+
+/// A token and its place in the row of tokens: of two, the one with the greater generation is newer.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub(super) generation: u64,
+    pub(super) value: SecretString,
+}
+
+/// What calls may use now, as the owner published it.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The token in use and when it ends, if it does.
+    pub(super) token: Option<(Token, Option<Instant>)>,
+    /// Calls go without a token.
+    pub(super) open: bool,
+    /// A 401 for a token up to this generation is an answer: nothing newer comes of it at once.
+    pub(super) settled: u64,
+    /// Whether calls can be authenticated, as the forwarder sees it.
+    pub(super) access: Access,
+}
+
+impl Slot {
+    fn usable(&self) -> Option<&Token> {
+        let (token, ends) = self.token.as_ref()?;
+        ends.is_none_or(|ends| Instant::now() < ends).then_some(token)
+    }
+
+    /// Waiting longer leads nowhere: the keys must change first.
+    fn is_hopeless(&self) -> bool {
+        matches!(self.access, Access::Refused(_) | Access::Missing(_))
+    }
+}
+
+/// No token could be had in time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoAccess;
+
+/// Where calls and the owner of the token meet.
+pub(super) struct Tokens {
+    slot: watch::Sender<Slot>,
+    access: watch::Sender<Access>,
+    /// The greatest generation that was answered 401.
+    rejected: watch::Sender<u64>,
+}
+
+impl Tokens {
+    /// Nothing at hand yet; `open`: nothing needed.
+    pub(super) fn new(open: bool) -> Self {
+        let access = if open { Access::Granted } else { Access::Waiting };
+        Self {
+            slot: watch::Sender::new(Slot { token: None, open, settled: 0, access }),
+            access: watch::Sender::new(access),
+            rejected: watch::Sender::new(0),
+        }
+    }
+
+    /// The token to use, waited for until `deadline`; `None` if none is needed.
+    pub(super) async fn get(&self, deadline: Instant) -> Result<Option<Token>, NoAccess> {
+        self.wait(deadline, |slot| match slot.usable() {
+            _ if slot.open => Some(Ok(None)),
+            Some(token) => Some(Ok(Some(token.clone()))),
+            None if slot.is_hopeless() => Some(Err(NoAccess)),
+            None => None,
+        })
+        .await
+    }
+
+    /// Reports a 401 for a generation and waits for a newer token; `None` if it stands: there is none
+    /// for now.
+    pub(super) async fn newer_than(&self, generation: u64, deadline: Instant) -> Result<Option<Token>, NoAccess> {
+        self.reject(generation);
+        self.wait(deadline, |slot| match slot.usable() {
+            Some(token) if token.generation > generation => Some(Ok(Some(token.clone()))),
+            _ if slot.settled >= generation => Some(Ok(None)),
+            None if slot.is_hopeless() => Some(Err(NoAccess)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reports a 401 for a generation. Told every time: a token file may have changed since the last.
+    pub(super) fn reject(&self, generation: u64) {
+        self.rejected.send_modify(|greatest| *greatest = generation.max(*greatest));
+    }
+
+    /// Whether calls can be authenticated, and changes of that.
+    pub(super) fn access(&self) -> watch::Receiver<Access> {
+        self.access.subscribe()
+    }
+
+    fn rejections(&self) -> watch::Receiver<u64> {
+        self.rejected.subscribe()
+    }
+
+    fn publish(&self, slot: Slot) {
+        let access = slot.access;
+        self.slot.send_replace(slot);
+        self.access.send_if_modified(|old| std::mem::replace(old, access) != access);
+    }
+
+    async fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut ready: impl FnMut(&Slot) -> Option<Result<T, NoAccess>>,
+    ) -> Result<T, NoAccess> {
+        let mut slot = self.slot.subscribe();
+        let mut found = None;
+        let waited = slot.wait_for(|slot| {
+            found = ready(slot);
+            found.is_some()
+        });
+        // Late, or (which cannot be) closed: the same to the caller.
+        drop(timeout_at(deadline, waited).await);
+        found.unwrap_or(Err(NoAccess))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn slot(generation: u64, settled: u64, access: Access) -> Slot {
+        let token = Token { generation, value: "t".into() };
+        Slot { token: Some((token, None)), open: false, settled, access }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(15)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_waited_for_until_the_deadline_and_no_longer() {
+        let tokens = Tokens::new(false);
+        let start = Instant::now();
+        assert!(tokens.get(soon()).await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_has_ended_is_not_used() {
+        let tokens = Tokens::new(false);
+        let mut ended = slot(1, 0, Access::Granted);
+        ended.token.as_mut().unwrap().1 = Some(Instant::now());
+        tokens.publish(ended);
+        assert!(tokens.get(soon()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_token_that_cannot_come() {
+        let tokens = Tokens::new(false);
+        let start = Instant::now();
+        for access in [Access::Refused(Timestamp::default()), Access::Missing(Timestamp::default())] {
+            tokens.publish(Slot { token: None, open: false, settled: 0, access });
+            assert!(tokens.get(soon()).await.is_err());
+            assert!(tokens.newer_than(1, soon()).await.is_err());
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_401_a_newer_token_is_taken_and_a_settled_one_stands() {
+        let tokens = Tokens::new(false);
+        tokens.publish(slot(2, 0, Access::Granted));
+        let newer = tokens.newer_than(1, soon()).await.unwrap();
+        assert_eq!(newer.unwrap().generation, 2, "a newer one exists already");
+        tokens.publish(slot(2, 2, Access::Granted));
+        assert!(tokens.newer_than(2, soon()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn without_authentication_nothing_is_waited_for() {
+        let tokens = Tokens::new(true);
+        assert!(tokens.get(soon()).await.unwrap().is_none());
+        assert_eq!(*tokens.access().borrow(), Access::Granted);
+    }
+}

@@ -1,0 +1,101 @@
+//! The owner of the token where it is the content of a file: a relay upstream.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{Slot, Token, Tokens};
+use crate::cello::Access;
+use crate::cello::credentials::{Files, Reading, Secrets};
+use crate::cello::transport::bearer;
+use crate::clock::Clock;
+use crate::metrics::{Invalidation, Metrics};
+
+/// Publishes the file's content as the token, for ever; reads it again when it changed and after a 401.
+pub(in crate::cello) async fn run(
+    tokens: Arc<Tokens>,
+    files: Files,
+    readings: &watch::Sender<Reading>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+) {
+    let mut rejections = tokens.rejections();
+    let mut changes = readings.subscribe();
+    let mut state = State::default();
+    loop {
+        let reading = changes.borrow_and_update().clone();
+        let slot = state.slot(&reading, &*clock);
+        metrics.credentials_ok.set(i64::from(matches!(slot.access, Access::Granted | Access::Waiting)));
+        tokens.publish(slot);
+        tokio::select! {
+            Ok(()) = changes.changed() => {}
+            Ok(()) = rejections.changed() => {
+                let rejected = *rejections.borrow_and_update();
+                files.clone().read_into(readings).await;
+                state.settle(rejected, &readings.borrow(), &metrics);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    generation: u64,
+    settled: u64,
+    content: Option<Arc<Secrets>>,
+    missing_since: Option<crate::clock::Timestamp>,
+}
+
+impl State {
+    /// What to publish for a reading; a changed content is a new generation.
+    fn slot(&mut self, reading: &Reading, clock: &dyn Clock) -> Slot {
+        let why = match reading {
+            Reading::Unread => None,
+            Reading::Present(content) if bearer(&token(content)).is_some() => {
+                if self.content.as_ref() != Some(content) {
+                    self.generation += 1;
+                    self.content = Some(content.clone());
+                }
+                if self.missing_since.take().is_some() {
+                    info!(event = "token_recovered", "the bearer token can be read again");
+                }
+                None
+            }
+            Reading::Present(_) => Some("it holds characters that no header may hold"),
+            Reading::Missing(why) => Some(why.as_str()),
+        };
+        if let Some(why) = why
+            && self.missing_since.is_none()
+        {
+            self.missing_since = Some(clock.now());
+            error!(
+                event = "credentials_missing",
+                why, "the bearer token cannot be read; looked at again when it changes"
+            );
+        }
+        let content = self.content.as_ref().filter(|_| why.is_none());
+        let token = content.map(|content| Token { generation: self.generation, value: token(content) });
+        let access = match (&token, self.missing_since) {
+            (Some(_), _) => Access::Granted,
+            (None, Some(since)) => Access::Missing(since),
+            (None, None) => Access::Waiting,
+        };
+        Slot { token: token.map(|token| (token, None)), open: false, settled: self.settled, access }
+    }
+
+    /// After a 401 and a look at the file: if its content is the refused one, the 401 stands.
+    fn settle(&mut self, rejected: u64, now: &Reading, metrics: &Metrics) {
+        let same = matches!(now, Reading::Present(content) if self.content.as_ref() == Some(content));
+        if same {
+            self.settled = self.settled.max(rejected.min(self.generation));
+        } else if rejected == self.generation {
+            metrics.token_invalidations.with(Invalidation::Http401).inc();
+        }
+    }
+}
+
+fn token(content: &Secrets) -> SecretString {
+    content.expose(0).into()
+}

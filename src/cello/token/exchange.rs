@@ -1,0 +1,201 @@
+//! `POST /token`: the request, and what its answer says.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Method;
+use hyper::http::uri::PathAndQuery;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tower::{Service, ServiceExt};
+
+use super::machine::{Ask, Granted, Refusal};
+use crate::cello::answer::Answer;
+use crate::cello::transport::{Call, TransportError, bearer};
+use crate::cello::verdict::judge;
+use crate::metrics::{Grant, Operation, RefreshFailure};
+use crate::reason::Reason;
+
+/// The life of a token whose answer does not say one.
+const UNSAID_LIFE: Duration = Duration::from_secs(60);
+/// No life is taken for longer: it must stay a moment that can be reckoned with.
+const MAX_LIFE: f64 = 365.0 * 86_400.0;
+
+/// Why no token came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cello) enum Failure {
+    /// 400, 401 or 403.
+    Rejected(u16),
+    /// Any other answer that is no 2xx, and how long Cello asks to wait.
+    Status(u16, Option<Duration>),
+    /// A 2xx without a usable token.
+    Malformed,
+    /// No answer.
+    Network(TransportError),
+}
+
+impl Failure {
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Self::Rejected(_) => Refusal::Rejected,
+            Self::Status(_, wait) => Refusal::Failed(wait),
+            Self::Malformed | Self::Network(_) => Refusal::Failed(None),
+        }
+    }
+
+    pub(super) fn label(self) -> RefreshFailure {
+        match self {
+            Self::Rejected(_) => RefreshFailure::Rejected,
+            Self::Status(429, _) => RefreshFailure::Http429,
+            Self::Status(500.., _) => RefreshFailure::Http5xx,
+            Self::Status(..) => RefreshFailure::Other,
+            Self::Malformed => RefreshFailure::Decode,
+            Self::Network(_) => RefreshFailure::Network,
+        }
+    }
+
+    pub(super) fn status(self) -> Option<u16> {
+        match self {
+            Self::Rejected(status) | Self::Status(status, _) => Some(status),
+            Self::Malformed | Self::Network(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(status) => write!(f, "refused with status {status}"),
+            Self::Status(status, _) => write!(f, "status {status}"),
+            Self::Malformed => f.write_str("an answer without a usable accessToken"),
+            Self::Network(error) => f.write_str(judge(Err(error)).reason.map_or("no answer", Reason::as_str)),
+        }
+    }
+}
+
+impl Ask {
+    pub(super) fn grant(&self) -> Grant {
+        match self {
+            Self::Keys(_) => Grant::AccessKey,
+            Self::Refresh(_) => Grant::RefreshToken,
+        }
+    }
+}
+
+/// Asks Cello for a token, once. The flag of the answer: its life was not said.
+pub(in crate::cello) async fn exchange<S>(stack: S, ask: &Ask, timeout: Duration) -> Result<(Granted, bool), Failure>
+where
+    S: Service<Call, Response = Answer, Error = TransportError>,
+{
+    let path = PathAndQuery::from_static("/token");
+    let call = Call::new(Operation::Token, Method::POST, path, timeout).with_json(body(ask));
+    let answer = stack.oneshot(call).await.map_err(Failure::Network)?;
+    match answer.status.as_u16() {
+        200..=299 => read(&answer.body).ok_or(Failure::Malformed),
+        status @ (400 | 401 | 403) => Err(Failure::Rejected(status)),
+        status => Err(Failure::Status(status, answer.retry_after)),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+enum Request<'a> {
+    Keys { access_key_id: &'a str, secret_access_key: &'a str },
+    Refresh { refresh_token: &'a str },
+}
+
+fn body(ask: &Ask) -> Bytes {
+    let request = match ask {
+        Ask::Keys(keys) => Request::Keys { access_key_id: keys.expose(0), secret_access_key: keys.expose(1) },
+        Ask::Refresh(token) => Request::Refresh { refresh_token: token.expose_secret() },
+    };
+    serde_json::to_vec(&request).expect("strings are valid JSON").into()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    access_token: String,
+    /// Of any type: only the token itself decides whether an answer counts.
+    #[serde(borrow)]
+    expires_in: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token_expires_in: Option<&'a RawValue>,
+}
+
+fn read(body: &[u8]) -> Option<(Granted, bool)> {
+    let response: Response<'_> = serde_json::from_slice(body).ok()?;
+    let value = SecretString::from(response.access_token);
+    // It must go into a header.
+    if value.expose_secret().is_empty() || bearer(&value).is_none() {
+        return None;
+    }
+    let life = response.expires_in.and_then(seconds);
+    let refresh = response.refresh_token.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let granted = Granted {
+        value,
+        life: life.unwrap_or(UNSAID_LIFE),
+        refresh: refresh.filter(|token| !token.is_empty()).map(SecretString::from),
+        refresh_life: response.refresh_token_expires_in.and_then(seconds),
+    };
+    Some((granted, life.is_none()))
+}
+
+/// A number of seconds, at least 1.
+fn seconds(raw: &RawValue) -> Option<Duration> {
+    let seconds: f64 = serde_json::from_str(raw.get()).ok()?;
+    (seconds >= 1.0).then(|| Duration::from_secs_f64(seconds.min(MAX_LIFE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cello::credentials::Secrets;
+
+    fn life(expires_in: &str) -> (u64, bool) {
+        let body = format!("{{\"accessToken\":\"a\"{expires_in}}}");
+        let (granted, unsaid) = read(body.as_bytes()).unwrap();
+        (granted.life.as_secs(), unsaid)
+    }
+
+    #[test]
+    fn a_life_that_is_not_said_is_a_minute() {
+        assert_eq!(life(",\"expiresIn\":18000"), (18_000, false));
+        assert_eq!(life(",\"expiresIn\":1"), (1, false));
+        assert_eq!(life(",\"expiresIn\":1e300"), (365 * 86_400, false));
+        for unsaid in ["", "null", "0", "-1", "0.5", "\"18000\"", "[]", "{}", "true"] {
+            let field = if unsaid.is_empty() { String::new() } else { format!(",\"expiresIn\":{unsaid}") };
+            assert_eq!(life(&field), (60, true), "{unsaid}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_token_is_malformed() {
+        let bodies = ["", "{}", "null", "{\"accessToken\":7}", "{\"accessToken\":\"\"}", "{\"accessToken\":null}"];
+        for body in bodies.iter().chain(&["{\"accessToken\":\"a\\nb\"}", "{\"accessToken\":\"a\"", "<html>"]) {
+            assert!(read(body.as_bytes()).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_of_another_type_does_not_spoil_the_answer() {
+        let (granted, _) = read(br#"{"accessToken":"a","refreshToken":7,"refreshTokenExpiresIn":"x"}"#).unwrap();
+        assert!(granted.refresh.is_none() && granted.refresh_life.is_none());
+        let (granted, _) = read(br#"{"accessToken":"a","refreshToken":"r","refreshTokenExpiresIn":9}"#).unwrap();
+        assert_eq!(granted.refresh.unwrap().expose_secret(), "r");
+        assert_eq!(granted.refresh_life, Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn requests_have_cellos_two_shapes() {
+        let keys = Arc::new(Secrets::new(vec!["0123".into(), "s\"x".into()]));
+        assert_eq!(body(&Ask::Keys(keys)), r#"{"accessKeyId":"0123","secretAccessKey":"s\"x"}"#);
+        assert_eq!(body(&Ask::Refresh("r".into())), r#"{"refreshToken":"r"}"#);
+    }
+}

@@ -1,0 +1,210 @@
+//! The owner of the token where access keys are exchanged for it: drives [`Machine`], asks, publishes,
+//! logs and counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tower::Service;
+use tracing::{debug, error, info, warn};
+
+use super::exchange::{Failure, exchange};
+use super::machine::{Ask, Machine, Next, Standing};
+use super::{Slot, Tokens};
+use crate::cello::Access;
+use crate::cello::answer::Answer;
+use crate::cello::credentials::Reading;
+use crate::cello::transport::{Call, TransportError};
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::{Invalidation, Metrics, RefreshFailure};
+
+/// Runs as long as it is polled.
+pub(in crate::cello) struct Owner<S> {
+    machine: Machine,
+    stack: S,
+    timeout: Duration,
+    /// For messages.
+    base_url: String,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    rng: fastrand::Rng,
+    tokens: Arc<Tokens>,
+    credentials: watch::Receiver<Reading>,
+    /// Since when access stands as it does.
+    since: (Standing, Timestamp),
+    /// What was complained about in the log and is not over.
+    complaint: Option<Complaint>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Complaint {
+    Refused,
+    Missing,
+    Failing,
+}
+
+impl<S> Owner<S>
+where
+    S: Service<Call, Response = Answer, Error = TransportError> + Clone,
+{
+    pub(in crate::cello) fn new(
+        stack: S,
+        settings: &crate::cello::Settings,
+        (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>),
+        rng: fastrand::Rng,
+        (tokens, credentials): (Arc<Tokens>, watch::Receiver<Reading>),
+    ) -> Self {
+        let since = (Standing::Waiting, clock.now());
+        Self {
+            machine: Machine::default(),
+            stack,
+            timeout: settings.timeout,
+            base_url: settings.base_url.clone(),
+            clock,
+            metrics,
+            rng,
+            tokens,
+            credentials,
+            since,
+            complaint: None,
+        }
+    }
+
+    /// Keeps the token fresh, for ever.
+    pub(in crate::cello) async fn run(mut self) {
+        let mut rejections = self.tokens.rejections();
+        self.read_credentials();
+        loop {
+            let next = self.machine.next(self.clock.instant());
+            self.publish();
+            match next {
+                Next::Ask(ask) => self.ask(ask).await,
+                Next::Wait(until) => tokio::select! {
+                    () = wait_until(until) => {}
+                    Ok(()) = self.credentials.changed() => self.read_credentials(),
+                    Ok(()) = rejections.changed() => self.reject(*rejections.borrow_and_update()),
+                },
+            }
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask) {
+        let asked = self.clock.instant();
+        let result = exchange(self.stack.clone(), &ask, self.timeout).await;
+        let now = self.clock.instant();
+        self.metrics.token_duration.observe(now.duration_since(asked).as_secs_f64());
+        match result {
+            Ok((granted, life_unsaid)) => {
+                if life_unsaid {
+                    warn!(event = "token_life_unknown", "the token's answer has no valid expiresIn; taken as 60 s");
+                }
+                debug!(event = "token_obtained", grant = ?ask.grant(), life_seconds = granted.life.as_secs(), "token obtained");
+                self.metrics.token_refreshes.with(ask.grant()).inc();
+                self.metrics.token_last_success.set(self.clock.now().as_seconds());
+                if self.machine.granted(asked, &ask, granted, &mut self.rng) {
+                    self.metrics.token_invalidations.with(Invalidation::Rotated).inc();
+                    info!(
+                        event = "credentials_rotated",
+                        "the changed access keys gave a token; the old one is dropped"
+                    );
+                }
+            }
+            Err(failure) => {
+                self.metrics.token_failures.with(failure.label()).inc();
+                self.machine.refused(now, &ask, failure.refusal(), &mut self.rng);
+                self.complain_of(failure);
+            }
+        }
+        self.settle_complaint();
+    }
+
+    fn read_credentials(&mut self) {
+        let reading = self.credentials.borrow_and_update().clone();
+        match reading {
+            Reading::Unread => {}
+            Reading::Present(keys) => self.machine.credentials(Some(keys)),
+            Reading::Missing(why) => {
+                self.machine.credentials(None);
+                self.metrics.token_failures.with(RefreshFailure::Missing).inc();
+                if self.complain(Complaint::Missing) {
+                    error!(event = "credentials_missing", why = %why, "the access keys cannot be read; looked at again when they change");
+                }
+            }
+        }
+        self.settle_complaint();
+    }
+
+    fn reject(&mut self, generation: u64) {
+        if self.machine.rejected(self.clock.instant(), generation, &mut self.rng) {
+            self.metrics.token_invalidations.with(Invalidation::Http401).inc();
+            info!(event = "token_refused", "the access token was answered 401; a new one is asked for");
+        }
+    }
+
+    fn publish(&mut self) {
+        let standing = self.machine.standing();
+        if self.since.0 != standing {
+            self.since = (standing, self.clock.now());
+        }
+        let access = match standing {
+            Standing::Waiting => Access::Waiting,
+            Standing::Granted => Access::Granted,
+            Standing::Refused => Access::Refused(self.since.1),
+            Standing::Missing => Access::Missing(self.since.1),
+        };
+        let token = self.machine.token().map(|(token, ends)| (token.clone(), Some(ends)));
+        let left = token.as_ref().and_then(|(_, ends)| *ends).map(|ends| ends.duration_since(self.clock.instant()));
+        self.metrics.token_expiry.set(left.map_or(0.0, |left| self.clock.now().plus(left).as_seconds()));
+        let sound = !matches!(self.machine.keys(), Standing::Refused | Standing::Missing);
+        self.metrics.credentials_ok.set(i64::from(sound));
+        self.tokens.publish(Slot { token, open: false, settled: self.machine.settled(), access });
+    }
+
+    /// Whether this is news.
+    fn complain(&mut self, complaint: Complaint) -> bool {
+        self.complaint.replace(complaint) != Some(complaint)
+    }
+
+    fn complain_of(&mut self, failure: Failure) {
+        let status = failure.status();
+        if self.machine.keys() == Standing::Refused {
+            if self.complain(Complaint::Refused) {
+                error!(
+                    event = "credentials_refused",
+                    status,
+                    base_url = %self.base_url,
+                    "Cello refuses the access keys; keys are made in the Cello Portal, on the Access Keys page, \
+                     separately for sandbox and production (switch the environment there)"
+                );
+            }
+        } else if matches!(failure, Failure::Rejected(_)) {
+            debug!(event = "refresh_token_refused", status, "the refresh token is not accepted; using the access keys");
+        } else if self.complain(Complaint::Failing) {
+            warn!(event = "token_refresh_failed", reason = %failure, "no token could be obtained; trying again");
+        }
+    }
+
+    /// Says once that all is well again.
+    fn settle_complaint(&mut self) {
+        let over = match self.complaint {
+            None => false,
+            Some(Complaint::Missing) => self.machine.keys() != Standing::Missing,
+            Some(Complaint::Refused) => self.machine.keys() == Standing::Granted,
+            Some(Complaint::Failing) => {
+                self.machine.standing() == Standing::Granted && self.machine.keys() != Standing::Refused
+            }
+        };
+        if over {
+            self.complaint = None;
+            info!(event = "token_recovered", "access tokens can be obtained again");
+        }
+    }
+}
+
+async fn wait_until(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,225 @@
+//! One HTTP call: bounded in time and size, redirects not followed, failures classified.
+//!
+//! The question that matters after a failure is whether the request may have reached Cello
+//! ([`TransportError::sent`]). It has not while no connection was assigned to it, nor when hyper hands it
+//! back unwritten, as it does when a pooled connection turns out to be closed (and then it tries the
+//! next one by itself).
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use tower::Service;
+
+use super::answer::{self, Answer};
+use super::base::Base;
+use super::connector::{ConnectError, Connector};
+use super::{BuildError, Settings};
+use crate::clock::Clock;
+use crate::event::EventId;
+use crate::metrics::Operation;
+
+/// Bytes of an answer's head.
+const MAX_HEAD: usize = 64 * 1024;
+/// Headers of an answer.
+const MAX_HEADERS: usize = 100;
+/// Idle connections kept: more than events and reads together use.
+const MAX_IDLE: usize = 32;
+/// A silent HTTP/2 connection with calls on it is asked for a sign of life so often; without one it
+/// is dropped. Otherwise a path that went dead would fail every call until TCP gives up.
+const PING_EVERY: Duration = Duration::from_secs(5);
+const PONG_WITHIN: Duration = Duration::from_secs(5);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("cello-relay/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A call to Cello, without the base URL and without its token, which the stack adds.
+#[derive(Clone)]
+pub struct Call {
+    /// What it is counted as.
+    pub operation: Operation,
+    /// The method.
+    pub method: Method,
+    /// The path below the base URL, already encoded.
+    pub path: PathAndQuery,
+    /// A JSON body.
+    pub body: Option<Bytes>,
+    /// Sent as `Idempotency-Key`.
+    pub key: Option<EventId>,
+    /// For connecting, sending and reading the answer together; a token is waited for as long again.
+    pub timeout: Duration,
+    /// The access token; set by the stack.
+    pub(super) token: Option<SecretString>,
+}
+
+/// Shows no personal data: paths of reads hold user ids.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("operation", &self.operation)
+            .field("method", &self.method)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// A call without a body.
+    #[must_use]
+    pub fn new(operation: Operation, method: Method, path: PathAndQuery, timeout: Duration) -> Self {
+        Self { operation, method, path, body: None, key: None, timeout, token: None }
+    }
+
+    /// The same with a JSON body.
+    #[must_use]
+    pub fn with_json(self, body: Bytes) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    /// The same with an `Idempotency-Key`.
+    #[must_use]
+    pub fn with_key(self, key: EventId) -> Self {
+        Self { key: Some(key), ..self }
+    }
+}
+
+/// No (complete) answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no answer ({fault:?})")]
+pub struct TransportError {
+    /// What went wrong.
+    pub fault: Fault,
+    /// The request may have been written, so Cello may have acted on it.
+    pub sent: bool,
+}
+
+/// What can go wrong on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The host's name was not resolved.
+    Dns,
+    /// No connection was made.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The time was over.
+    Timeout,
+    /// The connection broke, or what came was not HTTP.
+    Reset,
+}
+
+/// The client below all layers. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub(super) struct Transport {
+    client: Client<Connector, Full<Bytes>>,
+    base: Base,
+    clock: Arc<dyn Clock>,
+}
+
+impl Transport {
+    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        let base = Base::parse(&settings.base_url)?;
+        let connector = Connector::new(settings, &base)?;
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.pool_idle)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .http1_max_buf_size(MAX_HEAD)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEAD as u32)
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PONG_WITHIN)
+            .retry_canceled_requests(true)
+            .build(connector);
+        Ok(Self { client, base, clock })
+    }
+
+    async fn send(self, call: Call) -> Result<Answer, TransportError> {
+        let limit = call.timeout;
+        let Some(mut request) = self.request(call) else {
+            return Err(TransportError { fault: Fault::Connect, sent: false });
+        };
+        let connection = capture_connection(&mut request);
+        let assigned = || connection.connection_metadata().is_some();
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| classify(&error, assigned()))?;
+            let read = answer::read(response, self.clock.now()).await;
+            read.map_err(|_| TransportError { fault: Fault::Reset, sent: true })
+        };
+        match timeout(limit, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError { fault: Fault::Timeout, sent: assigned() }),
+        }
+    }
+
+    /// The request on the wire; `None` if its URL would be too long to be one.
+    fn request(&self, call: Call) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = call.method;
+        *request.uri_mut() = self.base.join(&call.path)?;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, AGENT);
+        if let Some(key) = call.key {
+            let key = HeaderValue::try_from(key.to_string()).expect("a UUID is a valid header value");
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        if let Some(token) = call.token {
+            headers.insert(AUTHORIZATION, bearer(&token)?);
+        }
+        if let Some(body) = call.body {
+            headers.insert(CONTENT_TYPE, JSON);
+            *request.body_mut() = Full::new(body);
+        }
+        Some(request)
+    }
+}
+
+/// The `Authorization` header of a token; `None` if it has characters that no header may hold.
+pub(super) fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// What a failed request means; `assigned`: a connection had been given to it.
+fn classify(error: &(dyn Error + 'static), assigned: bool) -> TransportError {
+    let mut unwritten = !assigned;
+    for cause in std::iter::successors(Some(error), |&error| error.source()) {
+        if let Some(ConnectError(fault)) = cause.downcast_ref() {
+            return TransportError { fault: *fault, sent: false };
+        }
+        // hyper says so of a request that it hands back without having begun to write it.
+        unwritten |= cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+    }
+    TransportError { fault: Fault::Reset, sent: !unwritten }
+}
+
+impl Service<Call> for Transport {
+    type Response = Answer;
+    type Error = TransportError;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, TransportError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(self.clone().send(call))
+    }
+}

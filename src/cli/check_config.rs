@@ -1,13 +1,21 @@
 //! `check-config`: all that is wrong, or all that holds and where it came from.
 
+use std::sync::Arc;
+
 use super::Context;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::output::{self, Table};
+use crate::cello::{Cello, ProbeError, Settings};
+use crate::clock::SystemClock;
 use crate::config::{self, Loaded};
 
 /// `check-config`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Also ask Cello for a token, with the access keys as they are now
+    #[arg(long)]
+    online: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -18,7 +26,23 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         output::note(&format!("warning: {warning}"));
     }
-    output::print(&if args.json { json(&loaded) } else { table(&loaded) })
+    output::print(&if args.json { json(&loaded) } else { table(&loaded) })?;
+    if args.online { super::block_on(probe(loaded.settings.cello)) } else { Ok(()) }
+}
+
+/// What only Cello and the files can tell.
+async fn probe(settings: Settings) -> Result<(), Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Config, error.to_string());
+    let cello = Cello::new(settings, Arc::new(SystemClock), Arc::default()).map_err(|error| wrong(&error))?;
+    match cello.probe().await {
+        Ok(found) => {
+            output::note(&found.to_string());
+            Ok(())
+        }
+        Err(error @ ProbeError::Failed { .. }) => Err(Failure::new(Exit::Unavailable, error.to_string())
+            .hint("is the network open from here? HTTPS_PROXY and cello.ca_file are honoured")),
+        Err(error) => Err(wrong(&error)),
+    }
 }
 
 fn table(loaded: &Loaded) -> String {

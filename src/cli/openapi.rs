@@ -4,5 +4,5 @@ use super::exit::Failure;
 use super::output;
 
 pub(super) fn run() -> Result<(), Failure> {
-    output::print("")
+    output::print(crate::ingress::OPENAPI)
 }

@@ -44,9 +44,12 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         }
     });
     done.await.map_err(|_| {
-        let what = if args.empty { "empty" } else { "ready" };
+        let (what, hint) = match args.empty {
+            true => ("empty", "`cello-relay outbox stats` shows what waits and why"),
+            false => ("ready", "is it running, with this very configuration? its log says what it waits for"),
+        };
         let message = format!("the relay at {} is not {what} after {:?}: {last}", client.endpoint(), args.timeout);
-        Failure::new(Exit::Unavailable, message).hint("`cello-relay outbox stats` shows what waits and why")
+        Failure::new(Exit::Unavailable, message).hint(hint)
     })
 }
 

@@ -35,7 +35,6 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::forwarder;
 use crate::outbox::{DeadLetters, Outbox};
-use reply::Body;
 
 /// `admin.*`
 #[derive(Clone, Debug)]
@@ -82,12 +81,14 @@ impl Admin {
 }
 
 impl Service<Request<Incoming>> for Admin {
-    type Response = Response<Body>;
+    type Response = Response<reply::Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (parts, access) = (self.parts.clone(), self.access.clone());
-        Box::pin(async move { Ok(routes::answer(&parts, &access, request).await.unwrap_or_else(reply::Refusal::into_response)) })
+        Box::pin(async move {
+            Ok(routes::answer(&parts, &access, request).await.unwrap_or_else(reply::Refusal::into_response))
+        })
     }
 }

@@ -23,8 +23,8 @@ use crate::http;
 use crate::ingress::Ingress;
 use crate::metrics::{Metrics, Phase};
 use crate::ops::{Heartbeat, Ops, Sources};
-use crate::outbox::sqlite::{OpenError, Sqlite};
 use crate::outbox::Outbox;
+use crate::outbox::sqlite::{OpenError, Sqlite};
 
 /// Everything a relay is built from.
 #[derive(Clone, Debug)]
@@ -116,8 +116,7 @@ pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Re
     };
     let (forwarder, handle) =
         Forwarder::new(deps, settings.forward.clone(), settings.log.deliveries, fastrand::Rng::new());
-    let ingress =
-        Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
+    let ingress = Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let sources = Sources::new(metrics.clone(), outbox.clone());
     let ops = Ops::new(&settings.ops, sources, phase_seen, heartbeats(&outbox, &handle));
@@ -134,17 +133,26 @@ pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Re
     let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts, tcp_access(&settings.admin)));
     describe(&metrics, &settings, config_hash);
     let relay = Relay {
-        outbox, cello, handle, ingress, ops, admin, bound, phase, drain_began, quit: quit_asked, settings, clock, metrics,
+        outbox,
+        cello,
+        handle,
+        ingress,
+        ops,
+        admin,
+        bound,
+        phase,
+        drain_began,
+        quit: quit_asked,
+        settings,
+        clock,
+        metrics,
     };
     Ok(App { forwarder, relay })
 }
 
 fn heartbeats(outbox: &Arc<Sqlite>, forwarder: &forwarder::Handle) -> Vec<(&'static str, Heartbeat)> {
     let (outbox, forwarder) = (outbox.clone(), forwarder.clone());
-    vec![
-        ("outbox", Arc::new(move || outbox.heartbeat())),
-        ("forwarder", Arc::new(move || forwarder.heartbeat())),
-    ]
+    vec![("outbox", Arc::new(move || outbox.heartbeat())), ("forwarder", Arc::new(move || forwarder.heartbeat()))]
 }
 
 fn tcp_access(settings: &admin::Settings) -> Access {
@@ -153,9 +161,16 @@ fn tcp_access(settings: &admin::Settings) -> Access {
 }
 
 fn describe(metrics: &Metrics, settings: &Settings, config_hash: &str) {
-    let version = [("version", env!("CARGO_PKG_VERSION")), ("revision", option_env!("CELLO_RELAY_REVISION").unwrap_or("unknown"))];
+    let version = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("revision", option_env!("CELLO_RELAY_REVISION").unwrap_or("unknown")),
+    ];
     metrics.describe("build_info", "Which build runs.", &version);
-    metrics.describe("config_info", "A hash of the effective configuration; tells pods that drifted.", &[("hash", config_hash)]);
+    metrics.describe(
+        "config_info",
+        "A hash of the effective configuration; tells pods that drifted.",
+        &[("hash", config_hash)],
+    );
     let durability = [("durability", settings.durability.as_str()), ("journal_mode", "wal"), ("synchronous", "full")];
     metrics.describe("outbox_info", "How durable the outbox is.", &durability);
 }

@@ -16,6 +16,7 @@ mod outbox;
 mod output;
 mod run;
 mod send;
+mod simulate;
 mod wait;
 
 use std::ffi::OsString;
@@ -68,6 +69,8 @@ enum Command {
     Run,
     /// See it work: a relay and a stand-in for Cello in one process, no credentials
     Demo(demo::Args),
+    /// Run a stand-in for Cello, with faults on request
+    Simulate(simulate::Args),
     /// Check the configuration and print what holds, and why
     CheckConfig(check_config::Args),
     /// Send events from a file; a repeated run doubles nothing
@@ -124,6 +127,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(Str
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Simulate(args) => simulate::run(args),
         Command::Run => run::run(context),
         Command::Demo(args) => demo::run(&args),
         Command::CheckConfig(args) => check_config::run(&args, context),

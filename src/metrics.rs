@@ -376,7 +376,7 @@ metrics! {
     token_duration: Histogram = histogram("token_refresh_duration_seconds", "Time to obtain a token.", UPSTREAM_BUCKETS);
     token_last_success: Gauge = time("token_refresh_last_success_timestamp_seconds", "When a token was last obtained.");
     token_invalidations: Counters<Invalidation> = counters("token_invalidations_total", "Tokens thrown away before their end.", "reason", Invalidation::ALL);
-    credentials_ok: IntGauge = gauge("credentials_last_reload_successful", "1 if the credential files could be read when last looked at.");
+    credentials_ok: IntGauge = gauge("credentials_last_reload_successful", "1 if the current credentials could be read and are not refused.");
     credentials_reloaded: Gauge = time("credentials_last_reload_success_timestamp_seconds", "When credentials were last read.");
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Declares the enum, its stable names and the list of all of them from one table.
 macro_rules! reasons {
     ($($variant:ident = $name:literal, $help:literal;)*) => {
-        /// A closed reason; its name is stable and the same everywhere (DESIGN 5).
+        /// A closed reason; its name is stable and the same everywhere.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $(#[doc = $help] $variant,)*

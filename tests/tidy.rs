@@ -26,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["metrics", "telemetry"]),
     ("simulator", &["http", "clock", "simulator"]),
     ("config", &["app", "admin", "cello", "forwarder", "ingress", "ops", "outbox", "telemetry", "config"]),
-    ("app", &["admin", "cello", "clock", "forwarder", "http", "ingress", "metrics", "ops", "outbox", "telemetry", "app"]),
+    (
+        "app",
+        &["admin", "cello", "clock", "forwarder", "http", "ingress", "metrics", "ops", "outbox", "telemetry", "app"],
+    ),
 ];
 
 fn root() -> &'static Path {
@@ -85,7 +88,11 @@ fn every_function_fits_a_screen() {
             let indent = line.len() - line.trim_start().len();
             let code = line.trim_start();
             let signature = code.split('(').next().unwrap_or_default();
-            if start.is_none() && signature.split(' ').any(|word| word == "fn") && !code.ends_with(';') && !code.starts_with("//") {
+            if start.is_none()
+                && signature.split(' ').any(|word| word == "fn")
+                && !code.ends_with(';')
+                && !code.starts_with("//")
+            {
                 start = Some((number, indent, signature.to_owned()));
             }
             if let Some((from, at, signature)) = &start
@@ -97,7 +104,9 @@ fn every_function_fits_a_screen() {
                     too_long.push(format!("{}:{}: {signature}: {} lines", name(&path), from + 1, number - from + 1));
                 }
                 start = None;
-            } else if start.as_ref().is_some_and(|(from, at, _)| number > *from && indent <= *at && code.ends_with(" }") && code.contains("fn ")) {
+            } else if start.as_ref().is_some_and(|(from, at, _)| {
+                number > *from && indent <= *at && code.ends_with(" }") && code.contains("fn ")
+            }) {
                 start = None;
             }
             if start.as_ref().is_some_and(|(from, ..)| *from == number) && code.ends_with('}') && code.contains('{') {
@@ -115,7 +124,11 @@ fn modules_use_only_what_the_map_allows() {
         let name = name(&path);
         let module = name.trim_start_matches("src/").split(['/', '.']).next().expect("a module").to_owned();
         let Some((_, allowed)) = MAY_USE.iter().find(|(of, _)| *of == module) else { continue };
-        for used in read(&path).split("crate::").skip(1).map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()) {
+        for used in read(&path)
+            .split("crate::")
+            .skip(1)
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
+        {
             let used = used.unwrap_or_default();
             let anyones = ["clock", "reason", "metrics", "event"];
             if !used.is_empty() && used != module && !allowed.contains(&used) && !anyones.contains(&used) {

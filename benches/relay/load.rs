@@ -88,7 +88,8 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) {
         let Some(head) = find(&buffer[..filled], b"\r\n\r\n") else { continue };
         let text = String::from_utf8_lossy(&buffer[..head]);
         assert!(text.starts_with("HTTP/1.1 200"), "{text}\n{}", String::from_utf8_lossy(&buffer[head..filled]));
-        let length = text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if filled >= head + 4 + length.unwrap_or(0) {
             return;
         }

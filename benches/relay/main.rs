@@ -3,6 +3,8 @@
 //! `cargo bench` runs five interleaved rounds (`-- --quick`: two short ones) of real processes on loopback and
 //! prints medians with their range, and ratios. Nothing is asserted: machines are noisy, ratios tell.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
+
 mod load;
 mod process;
 mod servers;
@@ -38,7 +40,8 @@ fn main() {
         eprintln!("round {} of {}", round + 1, plan.rounds);
         for connections in CONNECTIONS {
             for contender in Contender::ALL {
-                rustix_sync();
+                // Dirty pages of the round before must not be written in the next one's time.
+                rustix::fs::sync();
                 table.add(*contender, *connections, measure(*contender, *connections, &plan));
             }
         }
@@ -47,11 +50,6 @@ fn main() {
     let json = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.json");
     std::fs::write(&json, table.json()).expect("a writable target folder");
     println!("\nas JSON: {}", json.display());
-}
-
-/// Dirty pages of the round before must not be written in the next one's time.
-fn rustix_sync() {
-    rustix::fs::sync();
 }
 
 fn measure(contender: Contender, connections: usize, plan: &Plan) -> Sample {

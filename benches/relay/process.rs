@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,7 +135,8 @@ impl Server {
 
     fn waiting(&self) -> f64 {
         let metrics = get(self.ops.expect("a relay"), "/metrics");
-        let waiting = metrics.lines().filter(|line| line.starts_with("cello_relay_outbox_events{") && !line.contains("dead"));
+        let waiting =
+            metrics.lines().filter(|line| line.starts_with("cello_relay_outbox_events{") && !line.contains("dead"));
         waiting.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
     }
 }

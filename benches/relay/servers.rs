@@ -17,7 +17,8 @@ type ToStore = (serde_json::Value, oneshot::Sender<()>);
 
 /// Serves one role until it is killed; says its address on stdout.
 pub(crate) fn serve(role: &str) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let simple = role.strip_prefix("simple=").map(simple_store);
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -38,7 +39,10 @@ pub(crate) fn serve(role: &str) {
 }
 
 /// Reads the body and answers: without looking at it, after storing it, or as Cello would.
-async fn answer(request: Request<Incoming>, simple: Option<mpsc::Sender<ToStore>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    simple: Option<mpsc::Sender<ToStore>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let token = request.uri().path() == "/token";
     #[expect(clippy::disallowed_methods, reason = "the bench's own load, bounded by its generator")]
     let body = request.into_body().collect().await.expect("a body").to_bytes();
@@ -73,14 +77,15 @@ fn simple_store(dir: &str) -> mpsc::Sender<ToStore> {
             }
             database.execute_batch("BEGIN").expect("a transaction");
             for (value, _) in &waiting {
-                let mut insert = database.prepare_cached("INSERT INTO event(user, body) VALUES (?1, ?2)").expect("a statement");
+                let mut insert =
+                    database.prepare_cached("INSERT INTO event(user, body) VALUES (?1, ?2)").expect("a statement");
                 let user = value["payload"]["newUserId"].as_str();
                 insert.execute((user, value.to_string())).expect("an insert");
             }
             database.execute_batch("COMMIT").expect("a commit");
             for (_, done) in waiting {
                 // Its client may be gone.
-                drop(done.send(()));
+                done.send(()).ok();
             }
         }
     });

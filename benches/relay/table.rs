@@ -23,7 +23,11 @@ impl Sample {
     pub(crate) fn new(load: &Load, before: &Usage, after: &Usage, left_behind: Duration) -> Self {
         let events = load.answered.max(1) as f64;
         Self {
-            per_second: if left_behind.is_zero() { load.per_second() } else { events / (load.took + left_behind).as_secs_f64() },
+            per_second: if left_behind.is_zero() {
+                load.per_second()
+            } else {
+                events / (load.took + left_behind).as_secs_f64()
+            },
             p50: load.latency(0.50),
             p99: load.latency(0.99),
             cpu_per_million: (after.cpu_seconds - before.cpu_seconds) / events * 1e6,
@@ -67,10 +71,14 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nconn  contender            events/s (min-max)        x bare   p50 ms   p99 ms  CPU s/M  RSS MiB  B/event")?;
+        writeln!(
+            f,
+            "\nconn  contender            events/s (min-max)        x bare   p50 ms   p99 ms  CPU s/M  RSS MiB  B/event"
+        )?;
         for ((connections, contender), samples) in &self.samples {
             let rates: Vec<f64> = samples.iter().map(|sample| sample.per_second).collect();
-            let (min, max) = rates.iter().fold((f64::MAX, 0.0_f64), |(min, max), rate| (min.min(*rate), max.max(*rate)));
+            let (min, max) =
+                rates.iter().fold((f64::MAX, 0.0_f64), |(min, max), rate| (min.min(*rate), max.max(*rate)));
             writeln!(
                 f,
                 "{connections:>4}  {:<18} {:>8.0} ({min:.0}-{max:.0}){:>10.2} {:>8.2} {:>8.2} {:>8.1} {:>8.1} {:>8.0}",

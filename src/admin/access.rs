@@ -44,7 +44,10 @@ impl Access {
             }
         }
         let Some(file) = token_file else {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, format!("{method} needs the control socket, or a token: set admin.token_file")));
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                format!("{method} needs the control socket, or a token: set admin.token_file"),
+            ));
         };
         let expected = std::fs::read_to_string(file)
             .map_err(|_| Refusal::new(StatusCode::FORBIDDEN, "admin.token_file cannot be read".to_owned()))?;
@@ -65,7 +68,8 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// A rebound DNS name must not reach a loopback listener.
 fn check_loopback_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    let authority = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    let authority =
+        headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
     let loopback = authority.is_some_and(|authority| {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())

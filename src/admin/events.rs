@@ -39,7 +39,8 @@ impl Query {
         let mut parsed = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| Refusal::bad(format!("{name}: not UTF-8")))?;
+            let value =
+                percent_decode_str(value).decode_utf8().map_err(|_| Refusal::bad(format!("{name}: not UTF-8")))?;
             parsed.set(name, &value)?;
         }
         Ok(parsed)
@@ -56,7 +57,11 @@ impl Query {
                 let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                 self.limit = Some(limit.ok_or_else(|| Refusal::bad(format!("limit must be 1 to {MAX_LIMIT}")))?);
             }
-            _ => return Err(Refusal::bad(format!("unknown parameter; known: state, user, reason, after, limit, reveal (got {name})"))),
+            _ => {
+                return Err(Refusal::bad(format!(
+                    "unknown parameter; known: state, user, reason, after, limit, reveal (got {name})"
+                )));
+            }
         }
         Ok(())
     }
@@ -92,7 +97,11 @@ impl Order {
                 Selection::Ids(ids.collect::<Result<_, _>>()?)
             }
             (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields)?),
-            _ => return Err(Refusal::bad("give either ids (a list) or filter (an object with user or reason; {} is all)")),
+            _ => {
+                return Err(Refusal::bad(
+                    "give either ids (a list) or filter (an object with user or reason; {} is all)",
+                ));
+            }
         };
         Ok(Self { selection, dry_run })
     }
@@ -148,7 +157,8 @@ pub(super) async fn list(parts: &Parts, query: &Query) -> Result<Response<Body>,
 /// One event with its attempts.
 pub(super) async fn show(parts: &Parts, id: &str, reveal: bool) -> Result<Response<Body>, Refusal> {
     let detail = parts.dead.show(event_id(id)?).await?;
-    let detail = detail.ok_or_else(|| Refusal::not_found("not waiting and not dead: delivered, ended or never known"))?;
+    let detail =
+        detail.ok_or_else(|| Refusal::not_found("not waiting and not dead: delivered, ended or never known"))?;
     let mut shown = line(&detail.listed, reveal);
     shown["history"] = detail.attempts.iter().map(|attempt| history(attempt, reveal)).collect();
     shown["body"] = if reveal { body(&detail) } else { json!(REDACTED) };
@@ -213,7 +223,11 @@ pub(super) fn export(parts: &Parts, query: Query) -> Response<Body> {
 }
 
 /// One page as NDJSON, and where the next one starts.
-async fn export_page(dead: &dyn DeadLetters, query: &Query, after: Option<EventId>) -> Result<(String, Option<EventId>), ReadError> {
+async fn export_page(
+    dead: &dyn DeadLetters,
+    query: &Query,
+    after: Option<EventId>,
+) -> Result<(String, Option<EventId>), ReadError> {
     let page = dead.list(query.filter.clone(), after, EXPORT_PAGE).await?;
     let mut chunk = String::new();
     for listed in &page {

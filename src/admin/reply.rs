@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::outbox::ReadError;
 
 /// A body that is either at hand or written as it is read.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A request that is not granted.
 #[derive(Debug)]

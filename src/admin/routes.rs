@@ -15,7 +15,11 @@ use crate::outbox::Stats;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// Answers one request.
-pub(super) async fn answer(parts: &Parts, access: &Access, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+pub(super) async fn answer(
+    parts: &Parts,
+    access: &Access,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
@@ -41,9 +45,11 @@ pub(super) async fn answer(parts: &Parts, access: &Access, request: Request<Inco
             steer(parts, &action, &body)
         }
         (_, ["api", "status" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
-        (_, ["api", "replay" | "discard" | "pause" | "resume" | "drain" | "quit"] | ["api", "events", _, "replay" | "discard"]) => {
-            Err(Refusal::method("POST"))
-        }
+        (
+            _,
+            ["api", "replay" | "discard" | "pause" | "resume" | "drain" | "quit"]
+            | ["api", "events", _, "replay" | "discard"],
+        ) => Err(Refusal::method("POST")),
         _ => Err(Refusal::not_found("no such call")),
     }
 }
@@ -127,5 +133,6 @@ async fn read_json(request: Request<Incoming>) -> Result<Value, Refusal> {
     if body.is_empty() {
         return Ok(json!({}));
     }
-    serde_json::from_slice(&body).map_err(|error| Refusal::bad(format!("not JSON: line {}, column {}", error.line(), error.column())))
+    serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad(format!("not JSON: line {}, column {}", error.line(), error.column())))
 }

@@ -12,11 +12,8 @@ use super::{Settings, StartError};
 use crate::http::{self, Limits, Listener};
 
 /// What operators, probes and Prometheus need, and no more.
-pub(super) const CONTROL_LIMITS: Limits = Limits {
-    max_connections: 64,
-    header_timeout: Duration::from_secs(10),
-    idle_timeout: Duration::from_secs(120),
-};
+pub(super) const CONTROL_LIMITS: Limits =
+    Limits { max_connections: 64, header_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(120) };
 
 /// The sockets of a relay and where they are.
 pub struct Bound {

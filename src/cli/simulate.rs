@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,68 +10,69 @@ use clap::{ArgAction, ValueEnum};
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::exit::{Exit, Failure};
 use crate::clock::SystemClock;
 use crate::simulator::{AccessKeys, ErrorShape, Faults, Options, Simulator, Stats, TlsFiles, TokenRules, TokenShape};
 
 /// Run a stand-in for Cello: its API, what arrived, and faults on request
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {
+pub(super) struct Args {
     /// Where to listen; other machines may be let in (CI containers)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8780")]
-    pub listen: SocketAddr,
+    pub(super) listen: SocketAddr,
 
     /// The one accepted key id [default: any pair of keys is accepted]
     #[arg(long, value_name = "ID", requires = "secret_access_key")]
-    pub access_key_id: Option<SecretString>,
+    pub(super) access_key_id: Option<SecretString>,
 
     /// The secret that belongs to it
     #[arg(long, value_name = "SECRET", requires = "access_key_id")]
-    pub secret_access_key: Option<SecretString>,
+    pub(super) secret_access_key: Option<SecretString>,
 
     /// How long an access token lives
     #[arg(long, value_name = "DURATION", default_value = "5h", value_parser = duration)]
-    pub token_life: Duration,
+    pub(super) token_life: Duration,
 
     /// How long a refresh token lives
     #[arg(long, value_name = "DURATION", default_value = "120h", value_parser = duration)]
-    pub refresh_token_life: Duration,
+    pub(super) refresh_token_life: Duration,
 
     /// Whether token answers have refreshTokenExpiresIn (new) or not (old)
     #[arg(long, value_name = "SHAPE", default_value = "new")]
-    pub token_shape: TokenShapeArg,
+    pub(super) token_shape: TokenShapeArg,
 
     /// How bad credentials are answered: 400 as documented, or 401 as seen
     #[arg(long, value_name = "SHAPE", default_value = "documented")]
-    pub error_shape: ErrorShapeArg,
+    pub(super) error_shape: ErrorShapeArg,
 
     /// How many events are kept to be looked at; counts go on
     #[arg(long, value_name = "EVENTS", default_value_t = 100_000)]
-    pub keep: usize,
+    pub(super) keep: usize,
 
     /// Keep no events, only counts: for load tests
     #[arg(long, conflicts_with = "keep")]
-    pub count_only: bool,
+    pub(super) count_only: bool,
 
     /// A fault rule, or several, as JSON; may be given more than once
     #[arg(long, value_name = "JSON", action = ArgAction::Append)]
-    pub fault: Vec<Faults>,
+    pub(super) fault: Vec<Faults>,
 
     /// Refuse all keys
     #[arg(long)]
-    pub refuse_keys: bool,
+    pub(super) refuse_keys: bool,
 
     /// A certificate chain as PEM: serve HTTPS
     #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
+    pub(super) tls_cert: Option<PathBuf>,
 
     /// Its private key as PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
 
     /// What tokens, request ids and jitter are made from
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub seed: u64,
+    pub(super) seed: u64,
 }
 
 const AFTER_HELP: &str = r#"Faults (also at run time: GET, PUT, DELETE /_sim/faults):
@@ -86,7 +86,7 @@ What arrived: GET /_sim/events?user=&after=&limit=, /_sim/stats, /_sim/requests;
 
 /// `--token-shape`
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum TokenShapeArg {
+pub(super) enum TokenShapeArg {
     /// Without `refreshTokenExpiresIn`.
     Old,
     /// With it.
@@ -95,7 +95,7 @@ pub enum TokenShapeArg {
 
 /// `--error-shape`
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum ErrorShapeArg {
+pub(super) enum ErrorShapeArg {
     /// 400 with `message`.
     Documented,
     /// 401 with `statusCode`, `timestamp`, `path` and `message`.
@@ -105,7 +105,7 @@ pub enum ErrorShapeArg {
 impl Args {
     /// What the flags say, as the simulator wants it.
     #[must_use]
-    pub fn options(self) -> Options {
+    pub(super) fn options(self) -> Options {
         let keys = self.access_key_id.zip(self.secret_access_key);
         let faults = self.fault.into_iter().fold(Faults::default(), Faults::and);
         Options {
@@ -132,21 +132,11 @@ impl Args {
 }
 
 /// Runs until SIGTERM or ctrl-C. Makes its own runtime.
-#[must_use]
-pub fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args) -> Result<(), Failure> {
     let any_keys = args.access_key_id.is_none();
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(serve(args.options(), any_keys)));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing is left to be done if standard error is closed.
-            writeln!(io::stderr(), "cello-relay simulate: {error}").ok();
-            ExitCode::from(exit_code(error.kind()))
-        }
-    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(args.options(), any_keys));
+    served.map_err(|error| Failure::new(exit_of(error.kind()), error.to_string()))
 }
 
 async fn serve(options: Options, any_keys: bool) -> io::Result<()> {
@@ -184,13 +174,13 @@ fn greet(simulator: &Simulator, any_keys: bool) -> io::Result<()> {
     out.flush()
 }
 
-/// The exit code of DESIGN 7 for what kept the stand-in from running.
-fn exit_code(kind: io::ErrorKind) -> u8 {
+/// The exit code for what kept the stand-in from running.
+fn exit_of(kind: io::ErrorKind) -> Exit {
     match kind {
-        io::ErrorKind::AddrInUse => 75,
-        io::ErrorKind::PermissionDenied => 77,
-        io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable => 78,
-        _ => 74,
+        io::ErrorKind::AddrInUse => Exit::Temporary,
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        io::ErrorKind::InvalidInput | io::ErrorKind::AddrNotAvailable => Exit::Config,
+        _ => Exit::Io,
     }
 }
 

@@ -71,7 +71,10 @@ fn keys_tokens_and_personal_data_are_in_no_log_metric_or_error() {
 #[test]
 fn errors_of_the_configuration_show_no_secret() {
     let mut setup = Setup::new("http://user:canary-password@127.0.0.1:9");
-    setup.set("CELLO__SECRET_ACCESS_KEY", SECRET).set("CELLO__SECRET_ACESS_KEY", SECRET).set("FORWARD__TIMEOUT", "soon");
+    setup
+        .set("CELLO__SECRET_ACCESS_KEY", SECRET)
+        .set("CELLO__SECRET_ACESS_KEY", SECRET)
+        .set("FORWARD__TIMEOUT", "soon");
     let (code, stdout, stderr) = setup.call(&["check-config"]);
     assert_eq!(code, 78, "{stdout}{stderr}");
     let said = stdout + &stderr;

@@ -98,7 +98,11 @@ fn drain_ignores_backoff_and_wait_sees_the_end() {
     upstream.heal();
     assert_eq!(setup.call(&["drain", "--no-wait"]).0, 0);
     assert_eq!(setup.call(&["wait", "--empty", "--timeout", "30s"]).0, 0);
-    assert_eq!(relay.client().post("/events", &event("u", 2)).expect("an answer").status, 200, "a drain still takes posts");
+    assert_eq!(
+        relay.client().post("/events", &event("u", 2)).expect("an answer").status,
+        200,
+        "a drain still takes posts"
+    );
 }
 
 #[test]
@@ -128,9 +132,15 @@ fn the_control_socket_tells_the_ledger() {
         assert_eq!(relay.client().post("/events", &event("u", number)).expect("an answer").status, 200);
     }
     relay.wait_until_empty(PATIENCE);
-    let status = Client::socket(&setup.socket()).and_then(|mut client| client.get("/api/status")).expect("an answer").json();
-    assert_eq!((status["ledger"]["accepted"].as_u64(), status["ledger"]["delivered"].as_u64()), (Some(5), Some(5)), "{status}");
-    let refused = Client::connect(relay.admin).and_then(|mut client| client.post("/api/pause", "{}")).expect("an answer");
+    let status =
+        Client::socket(&setup.socket()).and_then(|mut client| client.get("/api/status")).expect("an answer").json();
+    assert_eq!(
+        (status["ledger"]["accepted"].as_u64(), status["ledger"]["delivered"].as_u64()),
+        (Some(5), Some(5)),
+        "{status}"
+    );
+    let refused =
+        Client::connect(relay.admin).and_then(|mut client| client.post("/api/pause", "{}")).expect("an answer");
     assert_eq!(refused.status, 403, "{}", refused.body);
 }
 
@@ -139,7 +149,12 @@ fn the_demo_runs_through_once_and_exits_0() {
     let setup = Setup::new(UNREACHABLE);
     let mut demo = setup.command(&["demo", "--once"]);
     let output = demo.output().expect("the binary runs");
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

@@ -65,6 +65,9 @@ fn short_lived_and_revoked_tokens_lose_nothing() {
     upstream.arrivals().assert_complete_and_in_order(&book.acked());
     let calls = upstream.stats()["tokenCalls"].clone();
     let total: u64 = ["accessKey", "refreshToken"].iter().filter_map(|grant| calls[*grant].as_u64()).sum();
-    println!("{seconds} s with a token life of 4 s and two revocations: {} events, lost 0, {total} token calls", book.count());
+    println!(
+        "{seconds} s with a token life of 4 s and two revocations: {} events, lost 0, {total} token calls",
+        book.count()
+    );
     assert!(total < seconds * 2, "{total} token calls in {seconds} s");
 }

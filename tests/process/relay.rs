@@ -165,7 +165,8 @@ impl Relay {
         let deadline = Instant::now() + patience;
         loop {
             let metrics = self.metrics();
-            let waiting = sum(&metrics, "cello_relay_outbox_events", "") - sum(&metrics, "cello_relay_outbox_events", "dead");
+            let waiting =
+                sum(&metrics, "cello_relay_outbox_events", "") - sum(&metrics, "cello_relay_outbox_events", "dead");
             if waiting == 0.0 {
                 return;
             }

@@ -32,7 +32,8 @@ impl Upstream {
     }
 
     pub(crate) fn with(options: Options) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
         let options = Options { keep: 1_000_000, ..options };
         let simulator = Simulator::start(options, Arc::new(SystemClock)).expect("a free port");

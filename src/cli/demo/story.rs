@@ -48,10 +48,15 @@ impl<'a> Story<'a> {
         let took = self.post().await?;
         say(&format!("   {} accepted, each synced to disk before its 200, in {took:.2?}", self.accepted().await?))?;
         self.delivered().await?;
-        say(&format!("   {} delivered to Cello with {} token call(s)", self.count("events_delivered_total").await?, self.token_calls()))?;
+        say(&format!(
+            "   {} delivered to Cello with {} token call(s)",
+            self.count("events_delivered_total").await?,
+            self.token_calls()
+        ))?;
 
         say("\n2. Cello goes down (503 to everything), your services do not notice:")?;
-        self.cello.faults(r#"[{"path": "/events", "status": 503}]"#.parse().map_err(|error| broken(&format!("{error}")))?);
+        self.cello
+            .faults(r#"[{"path": "/events", "status": 503}]"#.parse().map_err(|error| broken(&format!("{error}")))?);
         let took = self.post().await?;
         say(&format!("   {} accepted so far, these in {took:.2?}", self.accepted().await?))?;
         let before = self.cello.stats().received;
@@ -82,7 +87,8 @@ impl<'a> Story<'a> {
             self.posted += 1;
             for user in 0..USERS {
                 let json = [("content-type", "application/json")];
-                let answer = self.ingest.call(Method::POST, "/events", &json, event(user, self.posted)).await.map_err(call)?;
+                let answer =
+                    self.ingest.call(Method::POST, "/events", &json, event(user, self.posted)).await.map_err(call)?;
                 if answer.status != StatusCode::OK {
                     return Err(broken(&format!("an event was answered {}", answer.status)));
                 }
@@ -133,7 +139,10 @@ impl<'a> Story<'a> {
         let expected: Vec<u64> = (1..=self.posted).collect();
         let right = arrived.values().filter(|numbers| **numbers == expected).count();
         let dead = self.count("outbox_events{state=\"dead\"}").await?;
-        say(&format!("\nOf {USERS} users, {right} got all {} events at Cello, once and in order; {dead} dead letters.", self.posted))?;
+        say(&format!(
+            "\nOf {USERS} users, {right} got all {} events at Cello, once and in order; {dead} dead letters.",
+            self.posted
+        ))?;
         if right == USERS && dead == 0.0 { Ok(()) } else { Err(broken("an event is missing, doubled or out of order")) }
     }
 }
@@ -159,6 +168,7 @@ fn event(user: usize, number: u64) -> Bytes {
 
 /// The sum of all series whose line begins so (without the common prefix).
 fn sum(metrics: &str, beginning: &str) -> f64 {
-    let own = metrics.lines().filter_map(|line| line.strip_prefix("cello_relay_")).filter(|line| line.starts_with(beginning));
+    let own =
+        metrics.lines().filter_map(|line| line.strip_prefix("cello_relay_")).filter(|line| line.starts_with(beginning));
     own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

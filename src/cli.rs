@@ -14,6 +14,8 @@ mod openapi;
 mod outbox;
 mod output;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod send;
 mod wait;
 

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::cello::BuildError;
 use crate::config::Faults;
+use crate::outbox::sqlite::OpenError;
 
 /// The exit codes (those of sysexits.h, where it has one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,26 @@ impl Failure {
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::new(Exit::Config, faults.to_string())
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::new(Exit::Config, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let exit = match &error {
+            OpenError::Locked { .. } => Exit::Temporary,
+            OpenError::Create { .. } | OpenError::ReadOnly { .. } => Exit::CannotCreate,
+            OpenError::Io { .. } | OpenError::Missing { .. } => Exit::Io,
+            OpenError::Permission { .. } => Exit::Permission,
+            OpenError::NetworkFs { .. } | OpenError::OtherUpstream { .. } => Exit::Config,
+            OpenError::TooNew { .. } | OpenError::Damaged { .. } => Exit::Data,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 

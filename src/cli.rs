@@ -17,6 +17,7 @@ mod run;
 #[cfg(test)]
 mod scripted;
 mod send;
+pub mod simulate;
 mod wait;
 
 use std::ffi::OsString;
@@ -67,6 +68,8 @@ struct ConfigArgs {
 enum Command {
     /// Run the relay
     Run,
+    /// Run a stand-in for Cello: its API, what arrived, and faults on request
+    Simulate(simulate::Args),
     /// Check the configuration and print what holds, and why
     CheckConfig(check_config::Args),
     /// Send events from a file; a repeated run doubles nothing
@@ -116,14 +119,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(Str
     };
     let context = Context { sources: Sources { files: cli.config.files, environment, flags: cli.config.flags } };
     match dispatch(cli.command, &context) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
-    match command {
-        Command::Run => run::run(context),
+fn dispatch(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Run => return run::run(context),
+        Command::Simulate(args) => return Ok(simulate::run(args)),
         Command::CheckConfig(args) => check_config::run(&args, context),
         Command::Send(args) => block_on(send::run(&args, context)),
         Command::Outbox(command) => block_on(outbox::run(&command, context)),
@@ -134,7 +138,8 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Healthcheck(args) => block_on(healthcheck::run(&args, context)),
         Command::Openapi => openapi::run(),
         Command::Completions(args) => completions::run(&args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Help and version are answers; the rest is a usage error.

@@ -1,5 +1,6 @@
 //! `run`: load, say what was loaded, hand over.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::Context;
@@ -9,7 +10,7 @@ use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::telemetry;
 
-pub(super) fn run(context: &Context) -> Result<(), Failure> {
+pub(super) fn run(context: &Context) -> Result<ExitCode, Failure> {
     let loaded = config::load(&context.sources)?;
     let metrics = Arc::new(Metrics::new());
     let handle = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
@@ -35,6 +36,6 @@ fn announce(loaded: &Loaded) {
 }
 
 /// The one place where the command line hands over to the wiring.
-fn launch(_settings: Settings, _handle: telemetry::Handle, _metrics: Arc<Metrics>) -> Result<(), Failure> {
+fn launch(_settings: Settings, _handle: telemetry::Handle, _metrics: Arc<Metrics>) -> Result<ExitCode, Failure> {
     Err(Failure::new(Exit::Software, "this build cannot run a relay"))
 }

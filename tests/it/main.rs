@@ -1,3 +1,4 @@
 //! One integration binary: parts of the relay together, over real sockets and real files.
 
 mod config;
+mod simulator;

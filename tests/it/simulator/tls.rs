@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cello_relay::clock::SystemClock;
 use cello_relay::simulator::{Options, Simulator, TlsFiles};
 use http_body_util::Full;
@@ -47,7 +48,7 @@ async fn https_is_served_with_the_given_certificate_over_http_1_and_2() {
         [(connector().enable_http1().build(), Version::HTTP_11), (connector().enable_http2().build(), Version::HTTP_2)]
     {
         let client = Client::builder(TokioExecutor::new()).http2_only(version == Version::HTTP_2).build(connector);
-        let request = Request::post(format!("{}/token", simulator.base_url())).body(Full::from(KEYS));
+        let request = Request::post(format!("{}/token", simulator.base_url())).body(Full::<Bytes>::from(KEYS));
         let answer = client.request(request.expect("a request")).await.expect("an answer");
         let answer = read(answer).await.expect("a body");
         assert_eq!((answer.status, answer.version), (201, version));

@@ -15,6 +15,8 @@ mod openapi;
 mod outbox;
 mod output;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod send;
 mod simulate;
 mod wait;

@@ -32,8 +32,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 
 /// What only Cello and the files can tell.
 async fn probe(settings: Settings) -> Result<(), Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Config, error.to_string());
-    let cello = Cello::new(settings, Arc::new(SystemClock), Arc::default()).map_err(|error| wrong(&error))?;
+    let cello = Cello::new(settings, Arc::new(SystemClock), Arc::default())?;
     match cello.probe().await {
         Ok(found) => {
             output::note(&found.to_string());
@@ -41,7 +40,7 @@ async fn probe(settings: Settings) -> Result<(), Failure> {
         }
         Err(error @ ProbeError::Failed { .. }) => Err(Failure::new(Exit::Unavailable, error.to_string())
             .hint("is the network open from here? HTTPS_PROXY and cello.ca_file are honoured")),
-        Err(error) => Err(wrong(&error)),
+        Err(error) => Err(Failure::new(Exit::Config, error.to_string())),
     }
 }
 

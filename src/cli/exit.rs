@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::cello::BuildError;
 use crate::config::Faults;
 use crate::outbox::sqlite::OpenError;
 
@@ -87,13 +88,18 @@ impl From<Faults> for Failure {
     }
 }
 
-/// Says what to do about an outbox that cannot be opened.
-impl From<&OpenError> for Failure {
-    fn from(error: &OpenError) -> Self {
-        let exit = match error {
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::new(Exit::Config, error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let exit = match &error {
             OpenError::Locked { .. } => Exit::Temporary,
-            OpenError::Create { .. } | OpenError::Missing { .. } => Exit::CannotCreate,
-            OpenError::Io { .. } | OpenError::ReadOnly { .. } => Exit::Io,
+            OpenError::Create { .. } | OpenError::ReadOnly { .. } => Exit::CannotCreate,
+            OpenError::Io { .. } | OpenError::Missing { .. } => Exit::Io,
             OpenError::Permission { .. } => Exit::Permission,
             OpenError::NetworkFs { .. } | OpenError::OtherUpstream { .. } => Exit::Config,
             OpenError::TooNew { .. } | OpenError::Damaged { .. } => Exit::Data,

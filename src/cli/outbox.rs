@@ -4,6 +4,8 @@ mod act;
 mod export;
 mod look;
 mod model;
+mod offline;
+mod source;
 
 use super::Context;
 use super::exit::Failure;
@@ -18,6 +20,8 @@ pub(super) enum Command {
     List(look::ListArgs),
     /// Show one event with its last attempts
     Show(look::ShowArgs),
+    /// Check a stopped relay's outbox for damage
+    Check(look::CheckArgs),
     /// Put dead letters back into the queue
     Replay(act::Args),
     /// End dead letters for good
@@ -31,8 +35,12 @@ pub(super) async fn run(command: &Command, context: &Context) -> Result<(), Fail
         Command::Stats(args) => look::stats(args, context).await,
         Command::List(args) => look::list(args, context).await,
         Command::Show(args) => look::show(args, context).await,
+        Command::Check(args) => look::check(args, context),
         Command::Replay(args) => act::run(&act::REPLAY, args, context).await,
         Command::Discard(args) => act::run(&act::DISCARD, args, context).await,
         Command::Export(args) => export::run(args, context).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,13 +37,18 @@ pub(super) fn runtime() -> std::io::Result<Runtime> {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let exit = match &error {
-            StartError::Outbox(error) => return error.into(),
-            StartError::Bind { source, .. } if source.kind() == ErrorKind::AddrInUse => Exit::Temporary,
-            StartError::Bind { source, .. } if source.kind() == ErrorKind::PermissionDenied => Exit::Permission,
-            StartError::Bind { .. } => Exit::Io,
-            StartError::Cello(_) | StartError::Ingress(_) => Exit::Config,
+            StartError::Bind { source, .. } => match source.kind() {
+                ErrorKind::AddrInUse => Exit::Temporary,
+                ErrorKind::PermissionDenied => Exit::Permission,
+                _ => Exit::Io,
+            },
+            _ => Exit::Config,
         };
-        Failure::new(exit, error.to_string())
+        match error {
+            StartError::Outbox(error) => error.into(),
+            StartError::Cello(error) => error.into(),
+            error => Failure::new(exit, error.to_string()),
+        }
     }
 }
 

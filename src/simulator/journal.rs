@@ -88,6 +88,8 @@ impl Journal {
         } else {
             book.stats.not_kept += 1;
         }
+        drop(book);
+        self.changed.notify_waiters();
         seq
     }
 
@@ -273,6 +275,16 @@ mod tests {
         }
         let stats = journal.stats();
         assert_eq!((stats.users, stats.duplicates, stats.out_of_order), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_waiter_sees_an_event_that_has_only_arrived() {
+        let journal = Journal::new(0);
+        let waiter = journal.until(|stats| stats.received == 1);
+        let arrives = async { journal.arrived(None, 0) };
+        let both = async { tokio::join!(waiter, arrives) };
+        let (stats, _) = tokio::time::timeout(std::time::Duration::from_secs(30), both).await.expect("woken");
+        assert_eq!(stats.counted, 0);
     }
 
     #[tokio::test]

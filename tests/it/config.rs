@@ -32,9 +32,9 @@ fn only(pairs: &[(&str, &str)]) -> Result<Loaded, Faults> {
 }
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("relay.toml");
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, text).expect("a file");
     (dir, path)
 }
 

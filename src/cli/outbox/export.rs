@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 
 use super::look;
+use super::source::{self, Which};
 use crate::cli::Context;
 use crate::cli::client::query;
 use crate::cli::exit::{Exit, Failure};
@@ -28,20 +29,27 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let mut client = flow::control(&context.whereabouts()?);
+    let whereabouts = context.whereabouts()?;
+    let mut client = flow::control(&whereabouts);
     let parameters = [
         ("state", args.state.as_deref()),
         ("reason", args.reason.map(Reason::as_str)),
         ("reveal", args.reveal.then_some("true")),
     ];
     let path = format!("/api/export{}", query(&parameters));
-    let answer = client.start(Method::GET, &path, &[], Bytes::new()).await;
-    let answer = answer.map_err(|error| flow::unreachable(&client, &error))?;
+    let mut stdout = io::stdout().lock();
+    let answer = match client.start(Method::GET, &path, &[], Bytes::new()).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let which = Which { state: args.state.as_deref(), user: None, reason: args.reason };
+            source::stopped(&whereabouts, &client, &error)?.export(&which, args.reveal, &mut stdout)?;
+            return Ok(stdout.flush()?);
+        }
+    };
     if !answer.status().is_success() {
         return Err(Failure::new(Exit::Unavailable, format!("the relay refused ({})", answer.status())));
     }
     let mut body = answer.into_body();
-    let mut stdout = io::stdout().lock();
     while let Some(frame) = body.frame().await {
         let broke_off = |error| Failure::new(Exit::Unavailable, format!("the export broke off: {error}"));
         if let Ok(data) = frame.map_err(broke_off)?.into_data() {

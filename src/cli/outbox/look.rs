@@ -1,10 +1,10 @@
-//! `outbox stats|list|show`: reading. Personal data only with `--reveal`.
+//! `outbox stats|list|show|check`: reading. Personal data only with `--reveal`.
 
 use super::model::{Page, Row, Status};
-use crate::cli::Context;
-use crate::cli::client::query;
+use super::offline::Stopped;
+use super::source::{self, Question, Which};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{flow, output};
+use crate::cli::{Context, output};
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -64,26 +64,23 @@ pub(in crate::cli) struct ShowArgs {
     json: bool,
 }
 
+/// `outbox check`
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CheckArgs {}
+
 pub(super) async fn stats(args: &StatsArgs, context: &Context) -> Result<(), Failure> {
-    let body = fetch("/api/status", args.json, context).await?;
-    output::print(&if args.json { body.text() } else { body.parse::<Status>()?.render() })
+    let found = source::ask(Question::Status, context).await?;
+    output::print(&if args.json { found.text() } else { found.read::<Status>()?.render() })
 }
 
 pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<(), Failure> {
-    let (after, limit) = (args.after.map(|id| id.to_string()), args.limit.to_string());
-    let parameters = [
-        ("state", args.state.as_deref()),
-        ("user", args.user.as_deref()),
-        ("reason", args.reason.map(Reason::as_str)),
-        ("after", after.as_deref()),
-        ("limit", Some(limit.as_str())),
-        ("reveal", args.reveal.then_some("true")),
-    ];
-    let body = fetch(&format!("/api/events{}", query(&parameters)), args.json, context).await?;
+    let which = Which { state: args.state.as_deref(), user: args.user.as_deref(), reason: args.reason };
+    let question = Question::List { which, after: args.after, limit: args.limit, reveal: args.reveal };
+    let found = source::ask(question, context).await?;
     if args.json {
-        return output::print(&body.text());
+        return output::print(&found.text());
     }
-    let page: Page = body.parse()?;
+    let page: Page = found.read()?;
     output::print(&page.render())?;
     if let Some(next) = &page.next {
         output::note(&format!("there are more: --after {next}"));
@@ -92,36 +89,21 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<(), Failu
 }
 
 pub(super) async fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
-    let path = format!("/api/events/{}{}", args.id, query(&[("reveal", args.reveal.then_some("true"))]));
-    let body = fetch(&path, args.json, context).await?;
-    output::print(&if args.json { body.text() } else { body.parse::<Row>()?.render() })
+    let found = source::ask(Question::Show { id: args.id, reveal: args.reveal }, context).await?;
+    output::print(&if args.json { found.text() } else { found.read::<Row>()?.render() })
 }
 
-/// An answer of the control API, not read yet.
-struct Body(crate::cli::client::Answer);
-
-impl Body {
-    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
-        self.0.json()
+/// Only of a stopped relay: a running one checks each event before it is sent.
+pub(super) fn check(_: &CheckArgs, context: &Context) -> Result<(), Failure> {
+    let dir = context.whereabouts()?.dir;
+    let Some(stopped) = Stopped::open(&dir)? else {
+        return Err(Failure::new(Exit::Unavailable, format!("{} holds no outbox", dir.display())));
+    };
+    let findings = stopped.check()?;
+    if findings.is_empty() {
+        return output::print("the outbox is sound\n");
     }
-
-    fn text(&self) -> String {
-        format!("{}\n", String::from_utf8_lossy(&self.0.body).trim_end())
-    }
-}
-
-async fn fetch(path: &str, json: bool, context: &Context) -> Result<Body, Failure> {
-    let mut client = flow::control(&context.whereabouts()?);
-    let result = client.get(path).await;
-    let answer = flow::answered(&client, result)?;
-    if answer.status == hyper::StatusCode::NOT_FOUND {
-        let message = "no such event waits or is dead";
-        return Err(
-            Failure::new(Exit::Unavailable, message).hint("delivered events are known to GET /events/{id} only")
-        );
-    }
-    if json && !answer.status.is_success() {
-        answer.json::<serde_json::Value>()?;
-    }
-    Ok(Body(answer))
+    output::print(&format!("{}\n", findings.join("\n")))?;
+    Err(Failure::new(Exit::Data, "the outbox is damaged")
+        .hint("the relay moves a damaged file aside when it starts and recovers what can be read"))
 }

@@ -1,50 +1,11 @@
 //! `send` against a small server that answers from a script.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-
 use super::*;
+use crate::cli::scripted::{Arrived, Scripted};
 
-/// What arrived: key and body.
-type Arrived = Arc<Mutex<Vec<(String, String)>>>;
-
-/// Answers in turn, the last one for ever, and says which requests came. Each connection is served until
-/// the client ends it.
 async fn server(answers: Vec<(u16, &'static str)>) -> (Client, Arrived) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (arrived, answers) = (Arrived::default(), Arc::new(Mutex::new(answers)));
-    let seen = Arc::clone(&arrived);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (seen, answers) = (Arc::clone(&seen), Arc::clone(&answers));
-            let service = service_fn(move |request| answer(request, Arc::clone(&seen), Arc::clone(&answers)));
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    (Client::new(Endpoint::Tcp(vec![address])), arrived)
-}
-
-#[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
-async fn answer(
-    request: Request<hyper::body::Incoming>,
-    seen: Arrived,
-    answers: Arc<Mutex<Vec<(u16, &'static str)>>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
-    let body = Limited::new(request.into_body(), 1 << 20).collect().await.unwrap().to_bytes();
-    seen.lock().unwrap().push((key.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned()));
-    let mut answers = answers.lock().unwrap();
-    let (status, body) = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
-    let answer = Response::builder().status(StatusCode::from_u16(status).unwrap()).header("retry-after", "0");
-    Ok(answer.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())
+    let server = Scripted::on_tcp(answers).await;
+    (Client::new(server.endpoint), server.arrived)
 }
 
 const STORED: (u16, &str) = (200, r#"{"success":true,"id":"0192f0c1-2b3a-7c4d-9e5f-000000000001"}"#);
@@ -62,10 +23,10 @@ async fn events_arrive_in_order_byte_for_byte_each_with_its_own_key_and_a_second
     let summary = send_text(text, client, &mut Rejects::new(None)).await.unwrap();
     send_text(text, Client::new(Endpoint::Tcp(addresses)), &mut Rejects::new(None)).await.unwrap();
     let arrived = arrived.lock().unwrap();
-    let bodies: Vec<&str> = arrived.iter().map(|(_, body)| body.as_str()).collect();
+    let bodies: Vec<&str> = arrived.iter().map(|request| request.body.as_str()).collect();
     assert_eq!(bodies[..3], ["{\"a\": 1}", "{\"a\": 1}", "{\"b\":2}"]);
     assert_eq!(arrived[..3], arrived[3..]);
-    assert_ne!(arrived[0].0, arrived[1].0, "equal lines are two events");
+    assert_ne!(arrived[0].key, arrived[1].key, "equal lines are two events");
     assert_eq!((summary.stored, summary.ids.len()), (3, 3));
 }
 
@@ -107,7 +68,7 @@ async fn refused_events_go_to_the_rejects_with_line_and_reason_and_the_rest_is_s
 
 #[tokio::test]
 async fn without_a_relay_it_ends_at_once_and_says_so() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let client = Client::new(Endpoint::Tcp(vec![address]));

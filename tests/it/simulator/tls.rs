@@ -1,8 +1,8 @@
 //! HTTPS with files given by the user.
 
-use bytes::Bytes;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cello_relay::clock::SystemClock;
 use cello_relay::simulator::{Options, Simulator, TlsFiles};
 use http_body_util::Full;
@@ -47,9 +47,8 @@ async fn https_is_served_with_the_given_certificate_over_http_1_and_2() {
     for (connector, version) in
         [(connector().enable_http1().build(), Version::HTTP_11), (connector().enable_http2().build(), Version::HTTP_2)]
     {
-        let client: Client<_, Full<Bytes>> =
-            Client::builder(TokioExecutor::new()).http2_only(version == Version::HTTP_2).build(connector);
-        let request = Request::post(format!("{}/token", simulator.base_url())).body(Full::from(KEYS));
+        let client = Client::builder(TokioExecutor::new()).http2_only(version == Version::HTTP_2).build(connector);
+        let request = Request::post(format!("{}/token", simulator.base_url())).body(Full::<Bytes>::from(KEYS));
         let answer = client.request(request.expect("a request")).await.expect("an answer");
         let answer = read(answer).await.expect("a body");
         assert_eq!((answer.status, answer.version), (201, version));

@@ -1,0 +1,155 @@
+//! The outbox of a relay that does not run, answering as the control API would.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::source::{Question, Which};
+use crate::cli::exit::{Exit, Failure};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::event::{EventId, UserId};
+use crate::outbox::sqlite::{Offline, OpenError, offline};
+use crate::outbox::{Attempt, Filter, Listed, ReadError, State};
+
+/// Events read at a time.
+const PAGE: usize = 500;
+/// What personal data is shown as unless it is asked for.
+const REDACTED: &str = "[redacted]";
+
+pub(super) struct Stopped {
+    outbox: Offline,
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Failure::new(Exit::Io, error.to_string())
+    }
+}
+
+impl Stopped {
+    /// The outbox in that directory, if there is one.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, Failure> {
+        match offline(dir) {
+            Ok(outbox) => Ok(Some(Self { outbox })),
+            Err(OpenError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What `outbox check` finds; nothing if all is well.
+    pub(super) fn check(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.outbox.check()?)
+    }
+
+    /// The answer, or nothing if there is no such event.
+    pub(super) fn answer(&self, question: &Question<'_>) -> Result<Option<Value>, Failure> {
+        match question {
+            Question::Status => self.status().map(Some),
+            Question::List { which, after, limit, reveal } => {
+                self.list(which, *after, *limit as usize, *reveal).map(Some)
+            }
+            Question::Show { id, reveal } => self.show(*id, *reveal),
+        }
+    }
+
+    fn status(&self) -> Result<Value, Failure> {
+        let ledger = self.outbox.ledger()?;
+        let mut oldest: Option<Timestamp> = None;
+        for state in [State::Pending, State::Retrying] {
+            let filter = Filter { state: Some(state), ..Filter::default() };
+            let first = self.outbox.list(&filter, None, 1)?.first().map(|listed| listed.id.accepted_at());
+            oldest = [oldest, first].into_iter().flatten().min();
+        }
+        let age = oldest.map_or(0.0, |oldest| SystemClock.now().since(oldest).as_secs_f64());
+        Ok(json!({
+            "state": "stopped",
+            "ledger": {
+                "accepted": ledger.accepted, "delivered": ledger.delivered, "dead": ledger.dead,
+                "discarded": ledger.discarded, "erased": ledger.erased, "lost": ledger.lost,
+            },
+            "queue": {
+                "pending": ledger.undelivered(), "in_flight": 0, "retrying": 0, "dead": ledger.dead,
+                "oldestSeconds": age,
+            },
+        }))
+    }
+
+    fn list(&self, which: &Which<'_>, after: Option<EventId>, limit: usize, reveal: bool) -> Result<Value, Failure> {
+        // One more than asked for, to see whether there are more.
+        let mut listed = self.outbox.list(&filter(which), after, limit + 1)?;
+        let more = listed.len() > limit;
+        listed.truncate(limit);
+        let next = listed.last().filter(|_| more).map(|last| last.id.to_string());
+        let events: Vec<Value> = listed.iter().map(|listed| row(listed, reveal)).collect();
+        Ok(json!({ "events": events, "next": next }))
+    }
+
+    fn show(&self, id: EventId, reveal: bool) -> Result<Option<Value>, Failure> {
+        let Some(detail) = self.outbox.show(id)? else { return Ok(None) };
+        let mut shown = row(&detail.listed, reveal);
+        shown["history"] = detail.attempts.iter().map(|attempt| self::attempt(attempt, reveal)).collect();
+        if reveal {
+            shown["body"] = serde_json::from_slice(&detail.body).unwrap_or(Value::Null);
+        }
+        Ok(Some(shown))
+    }
+
+    /// Writes the bodies, or without `reveal` the redacted lines of the listing.
+    pub(super) fn export(&self, which: &Which<'_>, reveal: bool, out: &mut impl Write) -> Result<(), Failure> {
+        let (filter, mut after) = (filter(which), None);
+        loop {
+            let page = self.outbox.list(&filter, after, PAGE)?;
+            for listed in &page {
+                let body = if reveal { self.outbox.show(listed.id)?.map(|detail| detail.body) } else { None };
+                match body {
+                    Some(body) => out.write_all(&body)?,
+                    None => out.write_all(row(listed, reveal).to_string().as_bytes())?,
+                }
+                out.write_all(b"\n")?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+fn filter(which: &Which<'_>) -> Filter {
+    let states = [State::Pending, State::InFlight, State::Retrying, State::Dead];
+    let state = which.state.and_then(|name| states.into_iter().find(|state| state.as_str() == name));
+    Filter { state, user: which.user.map(UserId::new), reason: which.reason }
+}
+
+fn row(listed: &Listed, reveal: bool) -> Value {
+    let report = &listed.report;
+    json!({
+        "id": listed.id.to_string(),
+        "state": report.state.as_str(),
+        "user": if reveal { listed.user.as_str() } else { REDACTED },
+        "trigger": listed.trigger.as_str(),
+        "bytes": listed.body_bytes,
+        "attempts": report.attempts,
+        "acceptedAt": listed.id.accepted_at().to_string(),
+        "nextAttemptAt": report.next_attempt_at.map(|at| at.to_string()),
+        "reason": report.reason.map(|reason| reason.as_str()),
+        "message": words(report.message.as_deref(), reveal),
+        "requestId": report.request_id,
+    })
+}
+
+fn attempt(attempt: &Attempt, reveal: bool) -> Value {
+    json!({
+        "at": attempt.at.to_string(),
+        "reason": attempt.reason.as_str(),
+        "status": attempt.status,
+        "requestId": attempt.request_id,
+        "message": words(attempt.message.as_deref(), reveal),
+    })
+}
+
+/// Cello's own words may hold personal data.
+fn words(message: Option<&str>, reveal: bool) -> Option<&str> {
+    message.map(|message| if reveal { message } else { REDACTED })
+}

@@ -1,0 +1,104 @@
+//! Where events are read from: the running relay, or the directory of one that is stopped.
+
+use serde::de::DeserializeOwned;
+
+use super::offline::Stopped;
+use crate::cli::Context;
+use crate::cli::client::{CallError, Client, query};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{flow, output};
+use crate::config::Whereabouts;
+use crate::event::EventId;
+use crate::reason::Reason;
+
+/// What is asked for; the same of both.
+pub(super) enum Question<'a> {
+    Status,
+    List { which: Which<'a>, after: Option<EventId>, limit: u32, reveal: bool },
+    Show { id: EventId, reveal: bool },
+}
+
+/// Which events are meant.
+#[derive(Clone, Copy)]
+pub(super) struct Which<'a> {
+    pub(super) state: Option<&'a str>,
+    pub(super) user: Option<&'a str>,
+    pub(super) reason: Option<Reason>,
+}
+
+impl Question<'_> {
+    /// The question to the control API.
+    fn path(&self) -> String {
+        match self {
+            Question::Status => "/api/status".to_owned(),
+            Question::Show { id, reveal } => {
+                format!("/api/events/{id}{}", query(&[("reveal", reveal.then_some("true"))]))
+            }
+            Question::List { which, after, limit, reveal } => {
+                let (after, limit) = (after.map(|id| id.to_string()), limit.to_string());
+                let parameters = [
+                    ("state", which.state),
+                    ("user", which.user),
+                    ("reason", which.reason.map(Reason::as_str)),
+                    ("after", after.as_deref()),
+                    ("limit", Some(limit.as_str())),
+                    ("reveal", reveal.then_some("true")),
+                ];
+                format!("/api/events{}", query(&parameters))
+            }
+        }
+    }
+}
+
+/// The answer as JSON; the same from both.
+pub(super) struct Found(Vec<u8>);
+
+impl Found {
+    /// As a value.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let unexpected = |error| Failure::new(Exit::Unavailable, format!("the answer is not understood: {error}"));
+        serde_json::from_slice(&self.0).map_err(unexpected)
+    }
+
+    /// As it is, for scripts.
+    pub(super) fn text(&self) -> String {
+        format!("{}\n", String::from_utf8_lossy(&self.0).trim_end())
+    }
+}
+
+/// Asks the running relay, and reads its directory if nobody answers.
+pub(super) async fn ask(question: Question<'_>, context: &Context) -> Result<Found, Failure> {
+    let whereabouts = context.whereabouts()?;
+    let mut client = flow::control(&whereabouts);
+    let answer = match client.get(&question.path()).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let found = stopped(&whereabouts, &client, &error)?.answer(&question)?;
+            return found.map(|value| Found(value.to_string().into_bytes())).ok_or_else(unknown);
+        }
+    };
+    match (&question, answer.status) {
+        (Question::Show { .. }, hyper::StatusCode::NOT_FOUND) => Err(unknown()),
+        _ => answer.json::<serde::de::IgnoredAny>().map(|_| Found(answer.body.to_vec())),
+    }
+}
+
+fn unknown() -> Failure {
+    Failure::new(Exit::Unavailable, "no such event waits or is dead")
+        .hint("delivered events are known to GET /events/{id} only")
+}
+
+/// The outbox itself, if it is only that nobody answers.
+pub(super) fn stopped(whereabouts: &Whereabouts, client: &Client, error: &CallError) -> Result<Stopped, Failure> {
+    let CallError::NoRelay(_) = error else { return Err(flow::unreachable(client, error)) };
+    let stopped = Stopped::open(&whereabouts.dir)?.ok_or_else(|| {
+        let message = format!(
+            "nobody answers on the control socket {}, and {} holds no outbox",
+            whereabouts.socket.display(),
+            whereabouts.dir.display()
+        );
+        Failure::new(Exit::Unavailable, message).hint("does the configuration (outbox.dir) name the right directory?")
+    })?;
+    output::note(&format!("no relay is running: reading {}", whereabouts.dir.display()));
+    Ok(stopped)
+}

@@ -275,13 +275,13 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(body: Vec<u8>, cut in 0..400usize, flips in prop::collection::vec((0..400usize, any::<u8>()), 0..4)) {
-        let _ = read(&body, Checks::Strict);
+        read(&body, Checks::Strict).ok();
         let mut event = event(r#","price":-1,"x":{"y":["\u00e9"]}"#, DATED).into_bytes();
         for (place, byte) in flips {
             let place = place % event.len();
             event[place] = byte;
         }
         event.truncate(event.len().saturating_sub(cut));
-        let _ = read(&event, Checks::Strict);
+        read(&event, Checks::Strict).ok();
     }
 }

@@ -55,7 +55,8 @@ impl Served {
             // `Watched` keeps the time, for heads too: hyper's own timer would also end idle connections
             // and is made anew for every request.
             .header_read_timeout(None)
-            // A client that has sent everything may close its half and still be answered.
+            // A client that has sent everything may close its half, or leave: its request is still answered
+            // and never dropped under way.
             .half_close(true)
             .pipeline_flush(true)
             .max_buf_size(BUFFER);

@@ -41,6 +41,8 @@ impl Served {
         // No buffer is made for a connection that is opened and never used.
         let first_byte = tokio::time::timeout(self.limits.idle_timeout, stream.readable());
         let usable = tokio::select! {
+            // What has come already is answered, also at the end.
+            biased;
             usable = first_byte => matches!(usable, Ok(Ok(()))),
             () = told(&mut self.stop) => false,
         };

@@ -25,14 +25,23 @@ struct Server {
     stop: watch::Sender<bool>,
     /// What `/wait` waits for.
     gate: Arc<Semaphore>,
+    /// One permit for each request that came to `/wait`.
+    came: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     ended: JoinHandle<()>,
 }
 
-async fn answer(request: Request<Incoming>, gate: Arc<Semaphore>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    gate: Arc<Semaphore>,
+    came: Arc<Semaphore>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     match request.uri().path() {
         "/panic" => panic!("on purpose"),
-        "/wait" => gate.acquire().await.expect("open").forget(),
+        "/wait" => {
+            came.add_permits(1);
+            gate.acquire().await.expect("open").forget();
+        }
         _ => {}
     }
     Ok(Response::new(Full::new(Bytes::from(request.uri().path().to_owned()))))
@@ -43,12 +52,13 @@ fn start(limits: Limits) -> Server {
     let at = listeners[0].local_addr().expect("an address");
     let (stop, stopped) = watch::channel(false);
     let (gate, metrics) = (Arc::new(Semaphore::new(0)), Arc::new(Metrics::new()));
-    let gated = Arc::clone(&gate);
-    let service = service_fn(move |request| answer(request, Arc::clone(&gated)));
+    let came = Arc::new(Semaphore::new(0));
+    let seams = (Arc::clone(&gate), Arc::clone(&came));
+    let service = service_fn(move |request| answer(request, Arc::clone(&seams.0), Arc::clone(&seams.1)));
     let counts = Counts { connections: Some(metrics.ingest_connections.clone()), panics: Some(metrics.panics.clone()) };
     let listeners = listeners.into_iter().map(Listener::from).collect();
     let ended = tokio::spawn(http::serve_counted(listeners, Arc::new(service), limits, counts, stopped));
-    Server { at, stop, gate, metrics, ended }
+    Server { at, stop, gate, came, metrics, ended }
 }
 
 #[tokio::test]
@@ -135,10 +145,7 @@ async fn when_stopped_requests_under_way_are_finished_idle_connections_closed_an
     idle.send(request("GET", "/", &[], b"")).await;
     idle.answer().await;
     busy.send(request("GET", "/wait", &[], b"")).await;
-    // Both are known to the server once this one is answered on the busy one's port.
-    while server.metrics.ingest_connections.get() < 2 {
-        tokio::task::yield_now().await;
-    }
+    server.came.acquire().await.expect("open").forget();
     server.stop.send(true).expect("listening");
     assert!(idle.is_hung_up().await);
     assert!(tokio::net::TcpStream::connect(server.at).await.is_err());

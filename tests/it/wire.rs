@@ -61,7 +61,11 @@ impl Wire {
 
     async fn more(&mut self) -> usize {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
-        read.expect("an answer in time").unwrap_or(0)
+        match read.expect("an answer in time") {
+            Ok(read) => read,
+            Err(error) if self.read.is_empty() && error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("{error}: {:?}", String::from_utf8_lossy(&self.read)),
+        }
     }
 
     /// Everything until `mark`.

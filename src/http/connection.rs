@@ -53,6 +53,7 @@ impl Served {
         let stream = Watched::new(stream, self.limits, Arc::clone(&activity));
         let guarded = Guard::new(service, self.counts.panics, activity);
         let mut http = http1::Builder::new();
+        // No `pipeline_flush`: with it hyper closes without flushing while unread bytes are buffered.
         http
             // `Watched` keeps the time, for heads too: hyper's own timer would also end idle connections
             // and is made anew for every request.
@@ -60,7 +61,6 @@ impl Served {
             // A client that has sent everything may close its half, or leave: its request is still answered
             // and never dropped under way.
             .half_close(true)
-            .pipeline_flush(true)
             .max_buf_size(BUFFER);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), guarded));
         let ended = tokio::select! {

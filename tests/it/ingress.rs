@@ -190,9 +190,7 @@ async fn an_event_of_a_caller_who_has_left_is_committed_and_counted() {
     // The server has had the time to notice when it has answered somebody else.
     assert_eq!(rig.ask("GET", "/outbox", &[], b"").await.status, 200);
     rig.outbox.closed_gate.send_replace(false);
-    while rig.metric("events_accepted_total{trigger=\"new-signup\"}") < 1.0 {
-        tokio::task::yield_now().await;
-    }
+    rig.until_metric("events_accepted_total{trigger=\"new-signup\"}", 1.0).await;
     assert_eq!(rig.outbox.bodies().len(), 1);
 }
 

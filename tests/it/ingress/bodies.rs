@@ -110,9 +110,7 @@ async fn a_body_that_stops_coming_is_answered_408_and_half_a_body_stores_nothing
     let mut gone = Wire::connect(rig.at).await;
     gone.send(half(EVENT.len())).await;
     gone.finish_sending().await;
-    while rig.metric("ingest_connections") > 0.0 {
-        tokio::task::yield_now().await;
-    }
+    rig.until_metric("ingest_connections", 0.0).await;
     assert!(rig.outbox.bodies().is_empty());
 }
 

@@ -163,6 +163,17 @@ impl Rig {
         (answer.status, answer.json())
     }
 
+    /// Waits until a metric has this value.
+    pub(crate) async fn until_metric(&self, sample: &str, value: f64) {
+        let reached = async {
+            while self.metric(sample) != value {
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        reached.unwrap_or_else(|_| panic!("{sample} is {}, not {value}", self.metric(sample)));
+    }
+
     pub(crate) fn metric(&self, sample: &str) -> f64 {
         let text = self.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("cello_relay_{sample} ")));

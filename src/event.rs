@@ -15,6 +15,9 @@ mod suggest;
 mod trigger;
 mod unchecked;
 
+#[cfg(test)]
+mod tests;
+
 pub use id::EventId;
 pub use trigger::Trigger;
 pub use unchecked::{Malformed, Unchecked};

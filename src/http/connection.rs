@@ -41,6 +41,8 @@ impl Served {
         // No buffer is made for a connection that is opened and never used.
         let first_byte = tokio::time::timeout(self.limits.idle_timeout, stream.readable());
         let usable = tokio::select! {
+            // What has come already is answered, also at the end.
+            biased;
             usable = first_byte => matches!(usable, Ok(Ok(()))),
             () = told(&mut self.stop) => false,
         };
@@ -51,13 +53,14 @@ impl Served {
         let stream = Watched::new(stream, self.limits, Arc::clone(&activity));
         let guarded = Guard::new(service, self.counts.panics, activity);
         let mut http = http1::Builder::new();
+        // No `pipeline_flush`: with it hyper closes without flushing while unread bytes are buffered.
         http
             // `Watched` keeps the time, for heads too: hyper's own timer would also end idle connections
             // and is made anew for every request.
             .header_read_timeout(None)
-            // A client that has sent everything may close its half and still be answered.
+            // A client that has sent everything may close its half, or leave: its request is still answered
+            // and never dropped under way.
             .half_close(true)
-            .pipeline_flush(true)
             .max_buf_size(BUFFER);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), guarded));
         let ended = tokio::select! {

@@ -6,12 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
+
+/// So much is read away after the last answer …
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// … for so long.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// A stream that can be served.
 pub(super) trait WatchedStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -75,13 +82,15 @@ pub(super) struct Watched<I> {
     /// When the first byte of a head came, and how many requests there had been then.
     head: Option<(Instant, u32)>,
     timer: Pin<Box<Sleep>>,
+    /// Bytes that may still be read away at the end; set when that begins.
+    lingering: Option<usize>,
 }
 
 impl<I> Watched<I> {
     pub(super) fn new(stream: I, limits: Limits, activity: Arc<Activity>) -> Self {
         let last = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(last + limits.idle_timeout));
-        Self { stream, limits, activity, last, head: None, timer }
+        Self { stream, limits, activity, last, head: None, timer, lingering: None }
     }
 
     /// Bytes came.
@@ -123,6 +132,33 @@ impl<I> Watched<I> {
     }
 }
 
+impl<I: AsyncRead + Unpin> Watched<I> {
+    /// Reads away what a client still sends after the last answer, within bounds. Closing with bytes
+    /// unread would reset the connection and take the answer (431, say) from the client.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        loop {
+            let mut piece = ReadBuf::new(&mut scratch);
+            match (Pin::new(&mut self.stream).poll_read(cx, &mut piece), self.lingering) {
+                // Nothing is on its way: no reason to wait.
+                (Poll::Pending, None) => return Poll::Ready(()),
+                (Poll::Pending, Some(_)) => return self.timer.as_mut().poll(cx),
+                (Poll::Ready(Err(_)), _) => return Poll::Ready(()),
+                (Poll::Ready(Ok(())), left) => {
+                    if left.is_none() {
+                        self.timer.as_mut().reset(Instant::now() + LINGER_TIME);
+                    }
+                    let left = left.unwrap_or(LINGER_BYTES).saturating_sub(piece.filled().len());
+                    self.lingering = Some(left);
+                    if piece.filled().is_empty() || left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
@@ -135,7 +171,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(cx, buf) {
             Poll::Ready(done) => {
@@ -169,6 +205,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        self.linger(cx).map(Ok)
     }
 }

@@ -74,7 +74,7 @@ impl Shared {
         let tally = Tally::of(&checked);
         self.log_warnings(&tally);
         let events = checked.into_iter().map(|checked| Event { trace: trace.clone(), ..checked.event }).collect();
-        append(&self.outbox, &self.metrics, Batch { events, key }, tally).await
+        append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await
     }
 
     /// The whole body, decompressed.

@@ -1,14 +1,7 @@
 //! Appending, counted exactly even when the caller has left.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use crate::event::Checked;
-use crate::event::Trigger;
-use crate::metrics::Label;
-use crate::metrics::{Metrics, Stripped, Warning};
+use crate::event::{Checked, Trigger};
+use crate::metrics::{Label, Metrics, Stripped, Warning};
 use crate::outbox::{AppendError, Batch, Outbox, Receipt};
 
 /// What is counted once a batch is stored.
@@ -49,43 +42,19 @@ impl Tally {
     }
 }
 
-/// Appends and counts. If the caller leaves meanwhile, both still happen: what is committed is counted.
-pub(super) fn append(
-    outbox: &Arc<dyn Outbox>,
-    metrics: &Arc<Metrics>,
+/// Appends and counts. Runs to its end even if the caller leaves meanwhile, because a connection's request
+/// under way is never dropped (see `http::connection`): what is committed is counted.
+pub(super) async fn append(
+    outbox: &dyn Outbox,
+    metrics: &Metrics,
     batch: Batch,
     tally: Tally,
-) -> Uncancelled<Result<Receipt, AppendError>> {
-    let (outbox, metrics) = (Arc::clone(outbox), Arc::clone(metrics));
-    Uncancelled(Some(Box::pin(async move {
-        let receipt = outbox.append(batch).await;
-        match &receipt {
-            Ok(receipt) if receipt.replayed.is_some() => metrics.deduplicated.inc_by(receipt.ids.len() as u64),
-            Ok(_) => tally.count(&metrics),
-            Err(_) => {}
-        }
-        receipt
-    })))
-}
-
-/// Work that is finished in the background if nobody waits for it any more.
-pub(super) struct Uncancelled<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
-
-impl<T: Send + 'static> Future for Uncancelled<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let work = self.0.as_mut().expect("not polled again after it was done");
-        let done = ready!(work.as_mut().poll(cx));
-        self.0 = None;
-        Poll::Ready(done)
+) -> Result<Receipt, AppendError> {
+    let receipt = outbox.append(batch).await?;
+    if receipt.replayed.is_some() {
+        metrics.deduplicated.inc_by(receipt.ids.len() as u64);
+    } else {
+        tally.count(metrics);
     }
-}
-
-impl<T: Send + 'static> Drop for Uncancelled<T> {
-    fn drop(&mut self) {
-        if let (Some(work), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(work);
-        }
-    }
+    Ok(receipt)
 }

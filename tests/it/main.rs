@@ -1,5 +1,8 @@
 //! One integration binary: parts of the relay together, over real sockets and real files.
-mod forwarder;
 
 mod config;
+mod forwarder;
+mod http;
+mod ingress;
 mod simulator;
+mod wire;

@@ -1,6 +1,7 @@
 //! An outbox for the forwarder's tests: in memory, in virtual time, and willing to settle late.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(crate) struct FakeOutbox {
     settles: watch::Sender<u64>,
     /// Settles wait while this is `false`.
     writable: watch::Sender<bool>,
+    /// So many settles fail.
+    failing: AtomicUsize,
 }
 
 impl FakeOutbox {
@@ -63,7 +66,7 @@ impl FakeOutbox {
         let waker = Arc::clone(&wake);
         let returns = Returns::new(move || waker.notify_one());
         let (settles, writable) = (watch::Sender::new(0), watch::Sender::new(true));
-        Arc::new(Self { rows: Mutex::default(), clock, returns, wake, settles, writable })
+        Arc::new(Self { rows: Mutex::default(), clock, returns, wake, settles, writable, failing: AtomicUsize::new(0) })
     }
 
     /// Stores one event of that user; gives its id.
@@ -90,6 +93,11 @@ impl FakeOutbox {
     /// Lets settles become durable, or keeps them waiting.
     pub(crate) fn set_writable(&self, writable: bool) {
         self.writable.send_replace(writable);
+    }
+
+    /// Fails the next `count` settles.
+    pub(crate) fn fail_settles(&self, count: usize) {
+        self.failing.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn delivered(&self) -> Vec<EventId> {
@@ -223,6 +231,9 @@ impl Outbox for FakeOutbox {
         Box::pin(async move {
             let mut writable = self.writable.subscribe();
             writable.wait_for(|writable| *writable).await.expect("the sender is ours");
+            if self.failing.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return Err(SettleError::Unavailable);
+            }
             let (seq, _) = lease.end();
             self.rows().settle(seq, outcome);
             self.wake.notify_one();

@@ -1,9 +1,12 @@
 //! How sends are bounded, ordered and paced.
 
 use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cello_relay::cello::{Judgement, Verdict};
+use cello_relay::event::EventId;
 use cello_relay::forwarder::{Ambiguous, Settings};
 use cello_relay::reason::Reason;
 use proptest::prelude::*;
@@ -80,6 +83,53 @@ async fn a_bug_in_a_send_frees_its_slot_and_gives_the_event_back() {
     world.post_users(0, 3);
     world.delivered(3).await;
     assert!(world.cello.calls().iter().all(|call| call.under_way <= 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_could_not_be_stored_is_sent_again_without_haste() {
+    let world = World::start(|_| status(200));
+    world.outbox.fail_settles(5);
+    world.post_users(0, 1);
+    world.delivered(1).await;
+    let calls = world.cello.calls();
+    assert_eq!(calls.len(), 6);
+    assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND));
+}
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let world = World::start(|call| {
+        let answer = status(if call.user == "jane" { 200 } else { 400 });
+        let (request_id, message) = (Some("req-1".into()), Some("joe is unknown".into()));
+        Judgement { request_id, message, ..answer }
+    });
+    let (jane, joe) = (world.outbox.post("jane"), world.outbox.post("joe"));
+    world.outbox.until(|outbox| outbox.delivered().len() + outbox.dead().len() == 2).await;
+    world.handle.stop();
+    world.running.await.unwrap();
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let line = |id: EventId| text.lines().find(|line| line.contains(&id.to_string())).unwrap();
+    assert!(line(jane).contains(r#""event":"delivered""#) && line(jane).contains(r#""upstream_request_id":"req-1""#));
+    assert!(line(joe).contains(r#""event":"dead_lettered""#) && line(joe).contains(r#""reason":"http_400""#));
+    assert!(!text.contains("jane") && !text.contains("joe"), "{text}");
 }
 
 /// Outcomes that leave an event in the queue, and a few that end it.

@@ -1,7 +1,62 @@
-//! The embedded store.
+//! The embedded store: one SQLite file, one writer thread, group commit.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `inbox` | the bounded way from async callers to the writer |
+//! | `writer` | the loop: take all, one transaction, answer, hand out; failure and opening anew |
+//! | `apply` | what a transaction writes for appends and settles |
+//! | `decide` | the same for operators' decisions |
+//! | `hand_out`, `queue` | who is next |
+//! | `store` | opening: schema, upstream, what was cut off |
+//! | `recovery` | damage |
+//! | `reader`, `offline` | looks into the file |
+//! | `env`, `volume` | bounds, the directory, the disk |
+//! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
 
-use std::path::PathBuf;
+mod apply;
+mod decide;
+mod env;
+mod fault;
+mod hand_out;
+mod inbox;
+mod offline;
+mod queue;
+mod reader;
+mod recovery;
+mod row;
+mod shared;
+mod sql;
+mod store;
+mod volume;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use self::env::{Env, Volume};
+use self::fault::Fault;
+use self::inbox::{Command, Decision, Inbox};
+use self::reader::Question;
+use self::shared::Shared;
+use self::store::Failure;
+use self::volume::Home;
+use super::lease::Returns;
+use super::{
+    AppendError, Batch, Claimed, DeadLetters, Detail, Filter, Lease, Listed, Outbox, Outcome, ReadError, Receipt,
+    Report, Selection, SettleError, Settled, Stats, Wait, Want,
+};
+use crate::clock::Clock;
+use crate::event::EventId;
+use crate::metrics::Metrics;
+pub use env::Seams;
+pub use fault::OpenError;
+pub use offline::{Offline, offline};
 
 /// `outbox.*` and `idempotency.*`
 #[derive(Clone, Debug)]
@@ -29,4 +84,204 @@ pub struct Settings {
     pub allow_network_fs: bool,
     /// The base URL this outbox belongs to.
     pub upstream: String,
+}
+
+/// The embedded store. Dropping it without [`Outbox::close`] is like a crash: nothing is lost.
+pub struct Sqlite {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Sqlite {
+    /// Opens or makes the outbox in `settings.dir`. Blocks for some milliseconds, whatever waits in it.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A damaged file is none: it is moved aside.
+    pub fn open(settings: Settings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        Self::open_with(settings, clock, metrics, Seams::default())
+    }
+
+    /// The same, with randomness and failures given by the caller.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_with(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        seams: Seams,
+    ) -> Result<Self, OpenError> {
+        let home = Home::new(&settings.dir);
+        home.create()?;
+        if !settings.allow_network_fs {
+            home.refuse_network_fs()?;
+        }
+        let lock = home.lock()?;
+        let database = home.database();
+        let shared_clock = Arc::clone(&clock);
+        let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default() };
+        env.measure();
+        let store = writer::open_or_quarantine(&mut env, 1).map_err(|failure| open_error(&database, failure))?;
+        env.restore_reserve();
+        env.measure();
+        let (ask, questions) = mpsc::channel(reader::QUESTIONS);
+        let shared = Arc::new(Shared::new(Inbox::new(), ask));
+        let nudged = Arc::downgrade(&shared);
+        let returns = Returns::new(move || {
+            if let Some(shared) = nudged.upgrade() {
+                shared.inbox.nudge();
+            }
+        });
+        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock);
+        let reader_shared = Arc::clone(&shared);
+        let threads = vec![
+            start("outbox-writer", move || writer.run())?,
+            start("outbox-reader", move || reader::run(database, reader_shared, questions))?,
+        ];
+        Ok(Self { shared, clock: shared_clock, threads: Mutex::new(threads) })
+    }
+
+    /// When the writer last moved. Waiting for work counts as moving; a disk that hangs does not.
+    #[must_use]
+    pub fn heartbeat(&self) -> Instant {
+        self.shared.moved().unwrap_or_else(|| self.clock.instant())
+    }
+
+    /// Asks the reader.
+    async fn ask<T>(
+        &self,
+        question: Question,
+        answer: oneshot::Receiver<Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        let closed = || ReadError("it is closed".to_owned());
+        let reader = self.shared.reader().ok_or_else(closed)?;
+        reader.send(question).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn decide(&self, decision: Decision, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        drop(self.shared.inbox.push(Command::Decide { decision, which, reply }));
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ReadError("it is closed".to_owned()))) })
+    }
+
+    /// What a caller hears whose reply was dropped.
+    fn no_answer(&self) -> AppendError {
+        if self.shared.inbox.is_closed() { AppendError::Closed } else { AppendError::Unavailable }
+    }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let started = Builder::new().name(name.to_owned()).spawn(run);
+    started.map_err(|error| OpenError::Io { doing: "start a thread", reason: error.to_string() })
+}
+
+fn open_error(path: &Path, failure: Failure) -> OpenError {
+    let fault = match failure {
+        Failure::Refused(error) => return error,
+        Failure::Fault(fault) => fault,
+    };
+    let path = path.to_path_buf();
+    match &fault {
+        Fault::Broken(error) => match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::ReadOnly) => OpenError::ReadOnly { path },
+            Some(rusqlite::ErrorCode::PermissionDenied) => OpenError::Permission { path },
+            _ => OpenError::Io { doing: "open the outbox", reason: fault.text() },
+        },
+        _ => OpenError::Io { doing: "open the outbox", reason: fault.text() },
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.shared.inbox.abandon();
+        self.shared.stop_reader();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A thread that panicked was reported by the panic hook.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Outbox for Sqlite {
+    fn append(&self, batch: Batch) -> Wait<'_, Result<Receipt, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        let inbox = &self.shared.inbox;
+        // Enqueued at the call if there is room, so that it is stored even if nobody waits.
+        let waiting = match inbox.try_room(&batch) {
+            Some(room) => {
+                drop(inbox.push(Command::Append { batch, _room: room, reply }));
+                None
+            }
+            None => Some((batch, reply)),
+        };
+        Box::pin(async move {
+            if let Some((batch, reply)) = waiting {
+                let room = inbox.wait_for_room(&batch).await.ok_or(AppendError::Closed)?;
+                drop(inbox.push(Command::Append { batch, _room: room, reply }));
+            }
+            answer.await.unwrap_or_else(|_| Err(self.no_answer()))
+        })
+    }
+
+    fn claim(&self, want: Want) -> Wait<'_, Vec<Claimed>> {
+        let (reply, answer) = oneshot::channel();
+        drop(self.shared.inbox.push(Command::Claim { want, reply }));
+        Box::pin(async move { answer.await.unwrap_or_default() })
+    }
+
+    fn intend<'a>(&'a self, lease: &'a Lease) -> Wait<'a, Result<(), SettleError>> {
+        let (reply, answer) = oneshot::channel();
+        let (seq, epoch) = (lease.seq(), lease.epoch());
+        drop(self.shared.inbox.push(Command::Intend { seq, epoch, reply }));
+        Box::pin(async move { answer.await.unwrap_or(Err(SettleError::Unavailable)) })
+    }
+
+    fn settle(&self, lease: Lease, outcome: Outcome) -> Wait<'_, Result<Settled, SettleError>> {
+        let (reply, answer) = oneshot::channel();
+        let (seq, epoch) = lease.end();
+        drop(self.shared.inbox.push(Command::Settle { seq, epoch, outcome, reply }));
+        Box::pin(async move { answer.await.unwrap_or(Err(SettleError::Unavailable)) })
+    }
+
+    fn lookup(&self, id: EventId) -> Wait<'_, Result<Option<Report>, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        Box::pin(self.ask(Question::Lookup { id, reply }, answer))
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).stats.clone()
+    }
+
+    fn ignore_backoff(&self, ignore: bool) {
+        self.shared.ignore_backoff.store(ignore, Ordering::Relaxed);
+        self.shared.inbox.nudge();
+    }
+
+    fn close(&self) -> Wait<'_, ()> {
+        let (reply, answer) = oneshot::channel();
+        drop(self.shared.inbox.push(Command::Close { reply }));
+        Box::pin(async move { drop(answer.await) })
+    }
+}
+
+impl DeadLetters for Sqlite {
+    fn list(&self, filter: Filter, after: Option<EventId>, limit: usize) -> Wait<'_, Result<Vec<Listed>, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        Box::pin(self.ask(Question::List { filter, after, limit, reply }, answer))
+    }
+
+    fn show(&self, id: EventId) -> Wait<'_, Result<Option<Detail>, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        Box::pin(self.ask(Question::Show { id, reply }, answer))
+    }
+
+    fn replay(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
+        self.decide(Decision::Replay, which)
+    }
+
+    fn discard(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
+        self.decide(Decision::Discard, which)
+    }
 }

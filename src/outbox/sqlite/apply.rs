@@ -1,0 +1,383 @@
+//! A batch of commands as one transaction.
+//!
+//! Nothing in memory but the mirror of the counts changes before the commit; what is to change
+//! afterwards is returned as one [`Effect`] a command. A fault undoes the transaction and the mirror.
+
+use std::time::Duration;
+
+use super::env::Env;
+use super::fault::Fault;
+use super::inbox::Command;
+use super::queue::{Flight, Pending, Waiting};
+use super::row::{Gate, KeyRow, Row, event_bytes};
+use super::store::Store;
+use crate::clock::Timestamp;
+use crate::event::{EventId, UserId};
+use crate::outbox::{AppendError, Attempt, Batch, Key, Outcome, Progress, Receipt, SettleError, Settled};
+use crate::reason::Reason;
+
+/// A dead letter that found no room is tried again after so long.
+const HELD_BACK_FOR: Duration = Duration::from_secs(300);
+/// A key costs so much beside its text, about.
+const KEY_OVERHEAD_BYTES: u64 = 160;
+/// Delivered events that are forgotten by one transaction, beside as many as it delivers.
+const TRIM: u64 = 256;
+
+/// What a command has come to, once committed.
+pub(super) enum Effect {
+    Appended { receipt: Receipt, waiting: Vec<Waiting> },
+    Refused(AppendError),
+    Intended(Result<(), SettleError>),
+    Settled { result: Result<Settled, SettleError>, after: After },
+    None,
+}
+
+/// What becomes of an event that was in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It left the queue, or waits on disk.
+    Landed,
+    /// It goes back to where it was.
+    Released,
+    /// It was not in flight.
+    Nothing,
+}
+
+/// What one transaction is made of.
+pub(super) struct Work<'a> {
+    pub(super) commands: &'a [Command],
+    /// Events whose intent was committed and whose lease was dropped.
+    pub(super) abandoned: &'a [u64],
+    /// Appends are refused: the disk is full.
+    pub(super) is_full: bool,
+}
+
+impl Store {
+    /// Runs `work` in the open transaction.
+    pub(super) fn apply(&mut self, env: &mut Env, work: &Work<'_>) -> Result<Vec<Effect>, Fault> {
+        let delivered = self.books.ledger.delivered;
+        self.write_pending(env)?;
+        if self.queue.is_clogged() {
+            for user in self.queue.blocked_users() {
+                self.gate(env, &user, Duration::ZERO)?;
+            }
+        }
+        for seq in work.abandoned {
+            let user = self.queue.flight(*seq).map(|flight| flight.waiting.event.user.clone());
+            self.bury(env, *seq, Reason::Ambiguous, user.as_ref())?;
+            self.sql.delete_intent(*seq)?;
+            self.landed.push(*seq);
+        }
+        let mut added = 0;
+        let mut effects = Vec::with_capacity(work.commands.len());
+        for command in work.commands {
+            effects.push(match command {
+                Command::Append { .. } if work.is_full => {
+                    Effect::Refused(AppendError::Full(crate::outbox::Bound::Disk))
+                }
+                Command::Append { batch, .. } => self.append(env, batch, &mut added)?,
+                Command::Intend { seq, epoch, .. } => self.intend(*seq, *epoch)?,
+                Command::Settle { seq, epoch, outcome, .. } => self.settle(env, *seq, *epoch, outcome)?,
+                Command::Claim { .. } | Command::Decide { .. } | Command::Close { .. } => Effect::None,
+            });
+        }
+        self.forget(env, self.books.ledger.delivered - delivered)?;
+        Ok(effects)
+    }
+
+    /// Writes what was seen while the queue was read. Comes first in every transaction: what is parked
+    /// later has to find it.
+    fn write_pending(&mut self, env: &Env) -> Result<(), Fault> {
+        for pending in self.queue.pending().to_vec() {
+            match pending {
+                Pending::Park(user, seq) => {
+                    self.gate(env, &user, Duration::ZERO)?;
+                    self.sql.park(&user, seq)?;
+                }
+                Pending::Corrupt(user, seq) => self.bury(env, seq, Reason::Corrupt, user.as_ref())?,
+            }
+        }
+        Ok(())
+    }
+
+    // --- append
+
+    fn append(&mut self, env: &mut Env, batch: &Batch, added: &mut u64) -> Result<Effect, Fault> {
+        let now = env.clock.now();
+        if let Some(key) = &batch.key
+            && let Some(effect) = self.answer_again(env, key, now)?
+        {
+            return Ok(effect);
+        }
+        let bytes = batch.events.iter().map(event_bytes).sum();
+        if let Err(bound) = env.room(self, *added, bytes, batch.events.len() as u64) {
+            return Ok(Effect::Refused(AppendError::Full(bound)));
+        }
+        *added += bytes;
+        let (first_seq, salt) = (self.books.next_seq, (env.seams.salt)());
+        let (mut ids, mut waiting) = (Vec::with_capacity(batch.events.len()), Vec::with_capacity(batch.events.len()));
+        for (seq, event) in (first_seq..).zip(&batch.events) {
+            let row = Row::new(EventId::new(now, seq, salt), event.clone());
+            self.sql.insert_event(&row)?;
+            ids.push(row.id());
+            waiting.push(Waiting { id: row.id(), event: row.event, again: false });
+        }
+        self.books.next_seq += ids.len() as u64;
+        self.books.ledger.accepted += ids.len() as u64;
+        if let Some(key) = &batch.key {
+            self.remember_key(env, key, first_seq, ids.len() as u64, salt, now)?;
+        }
+        Ok(Effect::Appended { receipt: Receipt { ids, replayed: None }, waiting })
+    }
+
+    /// The first answer to a known key, or the refusal if it was used with another body.
+    fn answer_again(&mut self, env: &Env, key: &Key, now: Timestamp) -> Result<Option<Effect>, Fault> {
+        let Some(known) = self.sql.key(key)? else { return Ok(None) };
+        if now.since(known.at) >= env.settings.key_remember {
+            self.sql.delete_key(known.row_id)?;
+            self.books.key_bytes = self.books.key_bytes.saturating_sub(known.bytes);
+            return Ok(None);
+        }
+        if !known.same_body {
+            return Ok(Some(Effect::Refused(AppendError::KeyReused)));
+        }
+        let receipt = Receipt { ids: known.ids(), replayed: Some(known.notes) };
+        Ok(Some(Effect::Appended { receipt, waiting: Vec::new() }))
+    }
+
+    fn remember_key(
+        &mut self,
+        env: &Env,
+        key: &Key,
+        first_seq: u64,
+        count: u64,
+        salt: u32,
+        at: Timestamp,
+    ) -> Result<(), Fault> {
+        let bytes = (key.key.len() + key.notes.len()) as u64 + KEY_OVERHEAD_BYTES;
+        let notes = key.notes.clone();
+        let row = KeyRow { row_id: 0, same_body: true, first_seq, count, salt, at, bytes, notes };
+        self.sql.insert_key(key, &row)?;
+        self.books.key_bytes += bytes;
+        while self.books.key_bytes > env.settings.key_max_bytes {
+            let Some((row_id, _, bytes)) = self.sql.oldest_key()? else { break };
+            self.sql.delete_key(row_id)?;
+            self.books.key_bytes = self.books.key_bytes.saturating_sub(bytes);
+            env.metrics.idempotency_evicted.inc();
+        }
+        Ok(())
+    }
+
+    // --- settle
+
+    fn intend(&mut self, seq: u64, epoch: u64) -> Result<Effect, Fault> {
+        if epoch != self.epoch || self.queue.flight(seq).is_none() {
+            return Ok(Effect::Intended(Err(SettleError::LeaseLost)));
+        }
+        self.sql.insert_intent(seq)?;
+        Ok(Effect::Intended(Ok(())))
+    }
+
+    fn settle(&mut self, env: &Env, seq: u64, epoch: u64, outcome: &Outcome) -> Result<Effect, Fault> {
+        let flight = self.queue.flight(seq).filter(|_| epoch == self.epoch).cloned();
+        let Some(flight) = flight else {
+            return Ok(Effect::Settled { result: Err(SettleError::LeaseLost), after: After::Nothing });
+        };
+        if flight.intended {
+            self.sql.delete_intent(seq)?;
+        }
+        let (mut settled, mut after) = (Settled::Done, After::Landed);
+        match outcome {
+            Outcome::Delivered { request_id } => self.deliver(env, &flight, request_id.as_deref())?,
+            Outcome::Retry { at, strike, attempt } => {
+                self.retry(env, &flight, *at, *strike, attempt, attempt.reason)?;
+            }
+            Outcome::Release => after = After::Released,
+            Outcome::Dead { reason, attempt } => {
+                if self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2 {
+                    let at = env.clock.now().plus(HELD_BACK_FOR);
+                    self.retry(env, &flight, at, false, attempt, Reason::DeadLettersFull)?;
+                    settled = Settled::HeldBack;
+                } else {
+                    self.sql.add_attempt(seq, attempt)?;
+                    let user = &flight.waiting.event.user;
+                    self.bury_after(env, seq, *reason, Some(user), flight.progress.attempts + 1)?;
+                }
+            }
+        }
+        if after == After::Landed {
+            self.landed.push(seq);
+        }
+        Ok(Effect::Settled { result: Ok(settled), after })
+    }
+
+    fn deliver(&mut self, env: &Env, flight: &Flight, request_id: Option<&str>) -> Result<(), Fault> {
+        let (id, attempts) = (flight.waiting.id, flight.progress.attempts);
+        self.sql.delete_event(id.seq())?;
+        if env.settings.remember_max > 0 && !env.settings.remember.is_zero() {
+            self.sql.insert_done(id, env.clock.now(), attempts, request_id)?;
+            self.books.done += 1;
+        }
+        if attempts > 0 || flight.waiting.again {
+            self.forget_history(id.seq())?;
+        }
+        self.books.ledger.delivered += 1;
+        self.leave_line(env, &flight.waiting.event.user, id.seq())
+    }
+
+    fn retry(
+        &mut self,
+        env: &Env,
+        flight: &Flight,
+        at: Timestamp,
+        strike: bool,
+        attempt: &Attempt,
+        why: Reason,
+    ) -> Result<(), Fault> {
+        let (seq, before) = (flight.waiting.id.seq(), flight.progress);
+        let progress = Progress {
+            attempts: before.attempts + 1,
+            strikes: before.strikes + u32::from(strike),
+            first_failed_at: before.first_failed_at.or(Some(attempt.at)),
+            overtaken: false,
+        };
+        self.sql.write_progress(seq, &progress, self.books.ledger.delivered, at, why)?;
+        self.sql.add_attempt(seq, attempt)?;
+        if before.attempts == 0 {
+            self.books.failed += 1;
+        }
+        let user = &flight.waiting.event.user;
+        let now = env.clock.now();
+        self.gate(env, user, at.since(now).max(Duration::from_millis(1)))?;
+        self.sql.park(user, seq)?;
+        Ok(())
+    }
+
+    // --- lines behind gates
+
+    /// Gates a user, parking all of it that is only in memory. A gate that is there already moves to
+    /// `wait` from now, unless `wait` is zero: then it stays.
+    pub(super) fn gate(&mut self, env: &Env, user: &UserId, wait: Duration) -> Result<(), Fault> {
+        let is_gated = self.books.gates > 0 && self.sql.gate(user)?.is_some();
+        if is_gated && wait.is_zero() {
+            return Ok(());
+        }
+        let due = self.pace.now(env.clock.now(), env.clock.instant()).plus(wait);
+        self.sql.set_gate(user, Gate { due, wait })?;
+        if is_gated {
+            return Ok(());
+        }
+        self.books.gates += 1;
+        for seq in self.queue.unparked(user) {
+            if !self.landed.contains(&seq) {
+                self.sql.park(user, seq)?;
+            }
+        }
+        self.newly_gated.push(user.clone());
+        Ok(())
+    }
+
+    /// An event ended: the next one of its user is due, or the gate goes.
+    pub(super) fn leave_line(&mut self, env: &Env, user: &UserId, seq: u64) -> Result<(), Fault> {
+        if self.books.gates == 0 || self.sql.gate(user)?.is_none() {
+            return Ok(());
+        }
+        self.sql.unpark(user, seq)?;
+        if self.sql.first_parked(user)?.is_some() {
+            // Behind the other users that are due: they take turns.
+            let due = self.pace.now(env.clock.now(), env.clock.instant());
+            self.sql.set_gate(user, Gate { due, wait: Duration::ZERO })?;
+        } else {
+            self.sql.delete_gate(user)?;
+            self.books.gates -= 1;
+        }
+        Ok(())
+    }
+
+    // --- ends
+
+    /// Makes a waiting event a dead letter for a reason that the store found itself.
+    pub(super) fn bury(&mut self, env: &Env, seq: u64, why: Reason, user: Option<&UserId>) -> Result<(), Fault> {
+        let attempts = self.sql.progress(seq)?.map_or(0, |row| row.progress.attempts);
+        let row = self.sql.event(seq)?;
+        let user = user.cloned().or_else(|| row.as_ref().map(|row| row.event.user.clone()));
+        if row.is_some() {
+            env.metrics.dead_lettered.with(why).inc();
+            tracing::error!(event = "event_buried", seq, reason = why.as_str(), "an event became a dead letter");
+        }
+        self.bury_after(env, seq, why, user.as_ref(), attempts)?;
+        self.sql.delete_intent(seq)?;
+        Ok(())
+    }
+
+    fn bury_after(
+        &mut self,
+        env: &Env,
+        seq: u64,
+        why: Reason,
+        user: Option<&UserId>,
+        attempts: u32,
+    ) -> Result<(), Fault> {
+        if self.sql.bury(seq, env.clock.now(), why, attempts)? {
+            self.books.ledger.dead += 1;
+            self.books.dead_bytes += self.sql.dead(seq)?.map_or(0, |row| row.bytes());
+        }
+        if self.sql.delete_progress(seq)? {
+            self.books.failed = self.books.failed.saturating_sub(1);
+        }
+        match user {
+            Some(user) => self.leave_line(env, user, seq),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the failed attempts of an event.
+    pub(super) fn forget_history(&mut self, seq: u64) -> Result<(), Fault> {
+        if self.sql.delete_progress(seq)? {
+            self.books.failed = self.books.failed.saturating_sub(1);
+        }
+        self.sql.delete_attempts(seq)?;
+        Ok(())
+    }
+
+    /// Forgets what was remembered long enough; as much as `delivered` adds, and a little more.
+    fn forget(&mut self, env: &Env, delivered: u64) -> Result<(), Fault> {
+        let now = env.clock.now();
+        let excess = self.books.done.saturating_sub(env.settings.remember_max).min(delivered + TRIM);
+        if excess > 0 {
+            self.books.done = self.books.done.saturating_sub(self.sql.trim_done(excess)?);
+        }
+        if self.has_outlived(env)? {
+            let old = self.sql.trim_done_until(now.minus(env.settings.remember), delivered + TRIM)?;
+            self.books.done = self.books.done.saturating_sub(old);
+        }
+        for _ in 0..TRIM {
+            let Some((row_id, at, bytes)) = self.oldest_key()? else { break };
+            if now.since(at) < env.settings.key_remember {
+                break;
+            }
+            self.sql.delete_key(row_id)?;
+            self.books.key_bytes = self.books.key_bytes.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
+    fn oldest_key(&self) -> Result<Option<(i64, Timestamp, u64)>, Fault> {
+        if self.books.key_bytes == 0 { Ok(None) } else { Ok(self.sql.oldest_key()?) }
+    }
+
+    fn has_outlived(&self, env: &Env) -> Result<bool, Fault> {
+        if self.books.done == 0 {
+            return Ok(false);
+        }
+        let first = self.sql.first_done_at()?;
+        Ok(first.is_some_and(|at| env.clock.now().since(at) >= env.settings.remember))
+    }
+
+    /// Whether there is something to forget.
+    pub(super) fn has_chores(&self, env: &Env) -> Result<bool, Fault> {
+        let old_key =
+            self.oldest_key()?.is_some_and(|(_, at, _)| env.clock.now().since(at) >= env.settings.key_remember);
+        Ok(old_key || self.books.done > env.settings.remember_max || self.has_outlived(env)?)
+    }
+}

@@ -1,0 +1,129 @@
+//! What the writer works with beside the file: settings, time, metrics, the volume.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Settings;
+use super::sql::PAGE_BYTES;
+use super::store::Store;
+use super::volume::{Home, Space};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::outbox::Bound;
+
+/// The volume is measured at most so often.
+const MEASURE_EVERY: Duration = Duration::from_millis(200);
+/// After the disk was full, appends are refused for so long.
+const FULL_FOR: Duration = Duration::from_secs(1);
+/// The reserve is made again when so much would be free beside it.
+const SPARE_FOR_RESERVE: u64 = 4 << 20;
+/// About what a remembered delivered event takes.
+const DONE_BYTES: u64 = 48;
+
+/// Where randomness and failures come from, so that tests own them.
+pub struct Seams {
+    /// The first sequence number of a new file; random if `None`.
+    pub first_seq: Option<u64>,
+    /// The salt of the next ids.
+    pub salt: Box<dyn FnMut() -> u32 + Send>,
+    /// Called before each commit; an error stands for one of the disk.
+    pub before_commit: Box<dyn FnMut() -> std::io::Result<()> + Send>,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        let salt = || fastrand::u32(0..=crate::event::EventId::MAX_SALT);
+        Self { first_seq: None, salt: Box::new(salt), before_commit: Box::new(|| Ok(())) }
+    }
+}
+
+/// What the writer works with.
+pub(super) struct Env {
+    pub(super) settings: Settings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) home: Home,
+    pub(super) seams: Seams,
+    pub(super) volume: Volume,
+}
+
+/// The volume as last measured.
+#[derive(Debug, Default)]
+pub(super) struct Volume {
+    pub(super) space: Space,
+    pub(super) reserve_bytes: u64,
+    pub(super) wal_bytes: u64,
+    pub(super) damaged_files: u64,
+    measured: Option<Instant>,
+    full_until: Option<Instant>,
+}
+
+impl Env {
+    /// Measures the volume, unless that was done lately.
+    pub(super) fn measure(&mut self) {
+        let now = self.clock.instant();
+        self.volume.wal_bytes = self.home.wal_bytes();
+        if self.volume.measured.is_some_and(|at| now.saturating_duration_since(at) < MEASURE_EVERY) {
+            return;
+        }
+        self.volume.measured = Some(now);
+        if let Ok(space) = self.home.space() {
+            self.volume.space = space;
+        }
+        self.volume.reserve_bytes = self.home.reserve_bytes();
+        self.volume.damaged_files = self.home.damaged_files();
+    }
+
+    /// The disk is full: gives up the reserve and refuses appends for a while; says whether there was
+    /// a reserve, so that it is worth trying again.
+    pub(super) fn disk_is_full(&mut self) -> bool {
+        self.volume.full_until = Some(self.clock.instant() + FULL_FOR);
+        self.volume.measured = None;
+        self.volume.reserve_bytes = 0;
+        self.home.free_reserve()
+    }
+
+    /// Makes the reserve if it is missing and there is room for it.
+    pub(super) fn restore_reserve(&mut self) {
+        let (space, settings) = (self.volume.space, &self.settings);
+        let wanted = settings.reserve.min(space.total / 8).min(settings.max_bytes / 8);
+        let room = space.free > settings.min_free_bytes.saturating_add(wanted + SPARE_FOR_RESERVE);
+        if wanted == 0 || !room || self.is_disk_full() || self.volume.reserve_bytes >= wanted {
+            return;
+        }
+        if let Err(error) = self.home.make_reserve(wanted) {
+            tracing::debug!(%error, "no reserve could be made");
+        }
+        self.volume.measured = None;
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.volume.full_until.is_some_and(|until| self.clock.instant() < until)
+    }
+
+    /// Bytes of the outbox's capacity that are used.
+    pub(super) fn used_bytes(&self, store: &Store) -> u64 {
+        store.live_pages * PAGE_BYTES + self.volume.wal_bytes + self.volume.reserve_bytes
+    }
+
+    /// Whether a batch may be appended, after `added` bytes in the same transaction.
+    pub(super) fn room(&self, store: &Store, added: u64, bytes: u64, events: u64) -> Result<(), Bound> {
+        let settings = &self.settings;
+        let ledger = &store.books.ledger;
+        if settings.max_events > 0 && ledger.undelivered() + ledger.dead + events > settings.max_events {
+            return Err(Bound::Events);
+        }
+        // What is only remembered makes room by itself and never stands in the way.
+        let used = self.used_bytes(store).saturating_sub(store.books.done * DONE_BYTES);
+        if used + added + bytes > settings.max_bytes {
+            return Err(Bound::Bytes);
+        }
+        let keep_free = settings.min_free_bytes.saturating_add(added + bytes);
+        if self.is_disk_full() || self.volume.space.free < keep_free {
+            return Err(Bound::Disk);
+        }
+        Ok(())
+    }
+}

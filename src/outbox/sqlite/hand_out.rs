@@ -1,0 +1,180 @@
+//! Who is next: reading the queue into the window, and taking from it and from behind gates.
+//!
+//! Nothing here writes. What has to be written because of what was read rides in the next transaction.
+
+use std::sync::Arc;
+
+use super::env::Env;
+use super::fault::Fault;
+use super::queue::{Flight, Pending, Waiting};
+use super::row::Row;
+use super::store::Store;
+use crate::clock::Timestamp;
+use crate::event::UserId;
+use crate::outbox::lease::Returns;
+use crate::outbox::{Claimed, Lease, Progress, Want};
+
+/// Rows read at a time.
+const SLICE: u64 = 256;
+/// Slices read for one claim before commands have their turn again.
+const SLICES: u32 = 8;
+
+/// One call of [`Store::hand_out`].
+pub(super) struct Round<'a> {
+    pub(super) want: Want,
+    /// Gates count as due.
+    pub(super) ignore_backoff: bool,
+    pub(super) returns: &'a Arc<Returns>,
+}
+
+impl Store {
+    /// Hands out up to `want.max` events; fewer if there is nothing more in reach.
+    pub(super) fn hand_out(&mut self, env: &Env, round: &Round<'_>) -> Result<Vec<Claimed>, Fault> {
+        let due = match round.ignore_backoff {
+            true => Timestamp::from_millis(i64::MAX),
+            false => self.pace.now(env.clock.now(), env.clock.instant()),
+        };
+        let (mut claimed, mut slices) = (Vec::new(), 0);
+        while claimed.len() < round.want.max {
+            if let Some(flight) = self.next(round.want.rotate, due)? {
+                claimed.push(self.launch(flight, round.returns));
+            } else if slices < SLICES && self.can_read() {
+                self.read_slice()?;
+                slices += 1;
+            } else {
+                break;
+            }
+        }
+        Ok(claimed)
+    }
+
+    fn launch(&mut self, flight: Flight, returns: &Arc<Returns>) -> Claimed {
+        let Waiting { id, event, .. } = flight.waiting.clone();
+        let progress = flight.progress;
+        self.queue.fly(flight);
+        Claimed { lease: Lease::new(id.seq(), self.epoch, Arc::clone(returns)), id, event, progress }
+    }
+
+    /// Takes one event. Gated users that are due and all others take turns, so that neither starves
+    /// the other.
+    fn next(&mut self, rotate: bool, due: Timestamp) -> Result<Option<Flight>, Fault> {
+        for is_due in [self.due_first, !self.due_first] {
+            let flight = if is_due { self.next_due(rotate, due)? } else { self.queue.take_free(rotate).map(fresh) };
+            if flight.is_some() {
+                self.due_first = !is_due;
+                return Ok(flight);
+            }
+        }
+        if rotate && !self.can_read() {
+            for user in self.queue.released() {
+                if let Some(waiting) = self.queue.take_of(&user) {
+                    return Ok(Some(fresh(waiting)));
+                }
+                let is_due = self.books.gates > 0 && self.sql.gate(&user)?.is_some_and(|at| at <= due);
+                if is_due
+                    && !self.queue.is_flying(&user)
+                    && let Some(flight) = self.first_behind(&user)?
+                {
+                    return Ok(Some(flight));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_due(&mut self, shy: bool, due: Timestamp) -> Result<Option<Flight>, Fault> {
+        if self.books.gates == 0 {
+            return Ok(None);
+        }
+        loop {
+            let queue = &self.queue;
+            let is_free = |user: &str| !(queue.is_flying(&UserId::new(user)) || shy && queue.was_released(user));
+            let Some(user) = self.sql.find_due(due, is_free)? else { return Ok(None) };
+            if let Some(flight) = self.first_behind(&user)? {
+                return Ok(Some(flight));
+            }
+            // Its first row is damaged; that has to be written down before the user goes on.
+            if self.queue.is_urgent() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The first event behind a user's gate, unless it is damaged.
+    fn first_behind(&mut self, user: &UserId) -> Result<Option<Flight>, Fault> {
+        let Some(seq) = self.sql.first_parked(user)? else { return Ok(None) };
+        let Some(row) = self.sql.event(seq)?.filter(|row| row.is_intact() && row.event.user == *user) else {
+            self.queue.defer(Pending::Corrupt(Some(user.clone()), seq));
+            return Ok(None);
+        };
+        let progress = self
+            .sql
+            .progress(seq)?
+            .map(|row| Progress { overtaken: self.books.ledger.delivered > row.delivered_mark, ..row.progress });
+        let flight = Flight { progress: progress.unwrap_or_default(), parked: true, ..fresh(waiting(row)) };
+        Ok(Some(flight))
+    }
+
+    /// Whether there is more to read and room for it.
+    pub(super) fn can_read(&self) -> bool {
+        self.queue.cursor < self.books.next_seq && self.queue.has_room() && !self.queue.is_urgent()
+    }
+
+    /// Reads on in the table.
+    fn read_slice(&mut self) -> Result<(), Fault> {
+        let mut rows = Vec::new();
+        let (mut bytes, room) = (0, 1 << 18);
+        let count = self.sql.events_from(self.queue.cursor, SLICE, |row| {
+            bytes += row.event.body.len();
+            rows.push(row);
+            bytes < room
+        })?;
+        let read_all = count < SLICE && bytes < room;
+        for row in rows {
+            if !self.queue.has_room() {
+                return Ok(());
+            }
+            self.queue.cursor = row.seq + 1;
+            if row.is_intact() {
+                self.take_in(waiting(row))?;
+            } else {
+                self.queue.defer(Pending::Corrupt(None, row.seq));
+            }
+        }
+        if read_all {
+            self.queue.cursor = self.books.next_seq;
+        }
+        Ok(())
+    }
+
+    /// Events that were just committed go straight to the window, if everything before them was read.
+    pub(super) fn take_in_new(&mut self, appended: Vec<Waiting>) -> Result<(), Fault> {
+        for waiting in appended {
+            if self.queue.cursor != waiting.id.seq() || !self.queue.has_room() {
+                break;
+            }
+            self.queue.cursor += 1;
+            self.take_in(waiting)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, waiting: Waiting) -> Result<(), Fault> {
+        let user = &waiting.event.user;
+        if self.books.gates > 0 && self.sql.gate(user)?.is_some() {
+            self.queue.defer(Pending::Park(user.clone(), waiting.id.seq()));
+        } else {
+            self.queue.offer(waiting);
+        }
+        Ok(())
+    }
+}
+
+fn waiting(row: Row) -> Waiting {
+    Waiting { id: row.id(), event: row.event, again: row.again }
+}
+
+/// An event that has not failed, out of the window.
+fn fresh(waiting: Waiting) -> Flight {
+    Flight { waiting, progress: Progress::default(), parked: false, intended: false }
+}

@@ -1,0 +1,192 @@
+//! The way from async callers to the writer's thread: a list that the writer takes as a whole.
+//!
+//! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
+//! and callers there are.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::row;
+use crate::outbox::{AppendError, Batch, Claimed, Outcome, ReadError, Receipt, Selection, SettleError, Settled, Want};
+
+/// Room for appends that wait for the writer, in units of 1 KiB.
+const ROOM_KIB: u32 = 2048;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    /// `_room` is given back when the command is done with.
+    Append {
+        batch: Batch,
+        _room: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Receipt, AppendError>>,
+    },
+    Claim {
+        want: Want,
+        reply: oneshot::Sender<Vec<Claimed>>,
+    },
+    Intend {
+        seq: u64,
+        epoch: u64,
+        reply: oneshot::Sender<Result<(), SettleError>>,
+    },
+    Settle {
+        seq: u64,
+        epoch: u64,
+        outcome: Outcome,
+        reply: oneshot::Sender<Result<Settled, SettleError>>,
+    },
+    Decide {
+        decision: Decision,
+        which: Selection,
+        reply: oneshot::Sender<Result<u64, ReadError>>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// Answers a caller. One that left does not want to know.
+pub(super) fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
+    if reply.send(answer).is_err() {
+        tracing::trace!("a caller left before its answer");
+    }
+}
+
+/// What an operator does with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Replay,
+    Discard,
+}
+
+/// The list and its bell.
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    bell: Condvar,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    commands: Vec<Command>,
+    /// Someone wants the writer to look around, though there is no command.
+    nudged: bool,
+    end: End,
+}
+
+/// Whether the writer goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    #[default]
+    Open,
+    /// Nothing is taken any more.
+    Closed,
+    /// The store was dropped: stop as if the process had been killed.
+    Abandoned,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), bell: Condvar::new(), room: Arc::new(Semaphore::new(ROOM_KIB as usize)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The room a batch takes while it waits; one that is larger than all room takes all of it.
+    fn room_of(batch: &Batch) -> u32 {
+        let bytes: u64 = batch.events.iter().map(row::event_bytes).sum();
+        u32::try_from(bytes / 1024 + 1).unwrap_or(ROOM_KIB).min(ROOM_KIB)
+    }
+
+    /// Room for a batch, if there is some now.
+    pub(super) fn try_room(&self, batch: &Batch) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_many_owned(Self::room_of(batch)).ok()
+    }
+
+    /// Waits for room for a batch; `None` once closed.
+    pub(super) async fn wait_for_room(&self, batch: &Batch) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).acquire_many_owned(Self::room_of(batch)).await.ok()
+    }
+
+    /// Hands a command to the writer; gives it back once closed.
+    pub(super) fn push(&self, command: Command) -> Result<(), Command> {
+        let mut state = self.state();
+        if state.end != End::Open {
+            return Err(command);
+        }
+        let was_empty = state.commands.is_empty();
+        if matches!(command, Command::Close { .. }) {
+            state.end = End::Closed;
+            self.room.close();
+        }
+        state.commands.push(command);
+        drop(state);
+        // The writer takes everything at once: whoever came first has rung already.
+        if was_empty {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Makes the writer look around. Never blocks for long.
+    pub(super) fn nudge(&self) {
+        self.state().nudged = true;
+        self.bell.notify_one();
+    }
+
+    /// Makes the writer stop where it is.
+    pub(super) fn abandon(&self) {
+        self.state().end = End::Abandoned;
+        self.room.close();
+        self.bell.notify_one();
+    }
+
+    /// Whether nothing is taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().end != End::Open
+    }
+
+    /// Whether the store was dropped.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state().end == End::Abandoned
+    }
+
+    /// Takes all commands into `into`, waiting up to `patience` for the first.
+    pub(super) fn take(&self, patience: Duration, into: &mut Vec<Command>) {
+        let mut state = self.state();
+        if state.commands.is_empty() && !state.nudged && state.end != End::Abandoned && !patience.is_zero() {
+            let idle = |state: &mut State| state.commands.is_empty() && !state.nudged && state.end != End::Abandoned;
+            let waited = self.bell.wait_timeout_while(state, patience, idle);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.nudged = false;
+        into.append(&mut state.commands);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_close_nothing_is_taken() {
+        let inbox = Inbox::new();
+        let (reply, _) = oneshot::channel();
+        assert!(inbox.push(Command::Close { reply }).is_ok());
+        let (reply, _) = oneshot::channel();
+        assert!(inbox.push(Command::Claim { want: Want { max: 1, rotate: false }, reply }).is_err());
+    }
+
+    #[test]
+    fn a_nudge_ends_the_wait() {
+        let inbox = Inbox::new();
+        inbox.nudge();
+        let mut commands = Vec::new();
+        inbox.take(Duration::from_secs(3600), &mut commands);
+        assert!(commands.is_empty());
+    }
+}

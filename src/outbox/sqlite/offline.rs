@@ -1,0 +1,111 @@
+//! Looks into a stopped relay's outbox.
+
+use std::path::Path;
+
+use super::fault::{Fault, OpenError};
+use super::reader::{View, read_error};
+use super::sql::Sql;
+use super::store::check_version;
+use super::volume::{Home, Lock};
+use crate::event::EventId;
+use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError};
+
+/// Rows whose checksums are compared at a time.
+const SLICE: u64 = 1024;
+
+/// The outbox of a relay that does not run; nothing is changed.
+pub struct Offline {
+    sql: Sql,
+    /// No relay starts while this looks.
+    _lock: Lock,
+}
+
+/// Opens the outbox in `dir` for reading.
+///
+/// # Errors
+/// See [`OpenError`]; [`OpenError::Locked`] if a relay runs on it, [`OpenError::Missing`] if there is none.
+pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
+    let home = Home::new(dir);
+    if !home.database().exists() {
+        return Err(OpenError::Missing { path: dir.to_path_buf() });
+    }
+    let lock = home.lock()?;
+    let opened = Sql::open_read_only(&home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
+    let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
+    check_version(version)?;
+    Ok(Offline { sql, _lock: lock })
+}
+
+fn of_fault(fault: &Fault) -> OpenError {
+    match fault {
+        Fault::Damaged(_) => OpenError::Damaged { reason: fault.text() },
+        _ => OpenError::Io { doing: "read the outbox", reason: fault.text() },
+    }
+}
+
+impl Offline {
+    fn view(&self) -> View<'_> {
+        View { sql: &self.sql, flying: &[] }
+    }
+
+    /// A page of events, by sequence.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> Result<Vec<Listed>, ReadError> {
+        self.view().list(filter, after, limit).map_err(|error| read_error(&error))
+    }
+
+    /// One event with its last attempts and its body.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn show(&self, id: EventId) -> Result<Option<Detail>, ReadError> {
+        self.view().show(id).map_err(|error| read_error(&error))
+    }
+
+    /// What ever happened to the events of this outbox.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn ledger(&self) -> Result<Ledger, ReadError> {
+        self.sql.books().map(|books| books.ledger).map_err(|error| read_error(&error))
+    }
+
+    /// Checks the whole file: SQLite's structure, every checksum, and the ledger against the rows.
+    /// The findings, at most a few; none if it is sound.
+    ///
+    /// # Errors
+    /// If the file cannot be read at all.
+    pub fn check(&self) -> Result<Vec<String>, ReadError> {
+        let mut findings = self.sql.check().map_err(|error| read_error(&error))?;
+        if !findings.is_empty() {
+            return Ok(findings);
+        }
+        let (mut next, mut damaged) = (0, 0_u64);
+        let counted = loop {
+            let read = self.sql.events_from(next, SLICE, |row| {
+                next = row.seq + 1;
+                damaged += u64::from(!row.is_intact());
+                true
+            });
+            match read {
+                Ok(SLICE..) => {}
+                Ok(_) => break self.sql.count_below(u64::MAX),
+                Err(error) => return Err(read_error(&error)),
+            }
+        };
+        if damaged > 0 {
+            findings.push(format!("{damaged} events do not match their checksums"));
+        }
+        let (events, dead, _) = counted.map_err(|error| read_error(&error))?;
+        let ledger = self.ledger()?;
+        if (events, dead) != (ledger.undelivered(), ledger.dead) {
+            let (undelivered, booked) = (ledger.undelivered(), ledger.dead);
+            findings.push(format!(
+                "the ledger says {undelivered} undelivered and {booked} dead; there are {events} and {dead}"
+            ));
+        }
+        Ok(findings)
+    }
+}

@@ -1,0 +1,252 @@
+//! Damage: the file is moved aside, a fresh one takes its place, and what is readable comes over.
+//!
+//! Recovered events keep their sequence, which is below that of all new ones. Nothing is handed out
+//! until all was copied, so a user's new events never overtake. What the old ledger knew of and could
+//! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
+//! starts it again.
+
+use super::env::Env;
+use super::fault::Fault;
+use super::row::Books;
+use super::sql::Sql;
+use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
+use crate::metrics::Lost;
+use crate::outbox::Ledger;
+
+/// Names of damaged files that are still to be read, a line each.
+const META_FILES: &str = "recovering";
+/// What came over so far: undelivered and dead expected; undelivered, dead and bytes of dead restored.
+const META_TALLY: &str = "recovered";
+/// Rows copied by one transaction.
+const SLICE: u64 = 256;
+
+/// A copy under way.
+pub(super) struct Recovery {
+    files: Vec<String>,
+    tally: Tally,
+    source: Option<Sql>,
+    pass: Pass,
+}
+
+/// What was expected and what came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    expected: Ledger,
+    events: u64,
+    dead: u64,
+    dead_bytes: u64,
+}
+
+/// How far the reading of a file got. A damaged page ends a pass upwards; what lies behind it is
+/// read downwards from the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    EventsUp(u64),
+    EventsDown { from: u64, stop: u64 },
+    Dead(u64),
+    Ended,
+}
+
+/// Moves the damaged file aside and opens a fresh one. `known`: the counts, if the process has them.
+pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Result<Store, Failure> {
+    let peeked = peek(env);
+    let name = env.home.move_aside(env.clock.now()).map_err(|error| Failure::Refused(io_error(&error)))?;
+    env.volume.damaged_files = env.home.damaged_files();
+    let books = known.or(peeked.books);
+    tracing::error!(
+        event = "outbox_quarantined",
+        file = name,
+        undelivered = books.map(|books| books.ledger.undelivered()),
+        "the outbox is damaged and was moved aside; a fresh one takes its place"
+    );
+    let former_next = books.map(|books| books.next_seq);
+    let first_seq = env.seams.first_seq.map_or_else(
+        || seq_after_damage(former_next, env.volume.damaged_files),
+        |first| former_next.unwrap_or(first) + (1 << 32),
+    );
+    let mut store = Store::open(env, epoch, first_seq)?;
+    let files = if peeked.is_readable { [vec![name], peeked.files].concat() } else { peeked.files };
+    store.expect_recovery(books.unwrap_or_default().ledger, files)?;
+    Ok(store)
+}
+
+fn io_error(error: &std::io::Error) -> super::OpenError {
+    super::OpenError::Io { doing: "move the damaged outbox aside", reason: error.to_string() }
+}
+
+/// What a damaged file still tells of itself.
+#[derive(Default)]
+struct Peeked {
+    books: Option<Books>,
+    files: Vec<String>,
+    /// Events may be taken over: it is of this schema and for this base URL.
+    is_readable: bool,
+}
+
+fn peek(env: &Env) -> Peeked {
+    let Ok(sql) = Sql::open_read_only(&env.home.database()) else { return Peeked::default() };
+    let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
+    let is_ours = sql.meta(META_UPSTREAM).map_or(true, |bound| bound.is_none_or(|url| url == env.settings.upstream));
+    if !is_known || !is_ours {
+        return Peeked::default();
+    }
+    let files = sql.meta(META_FILES).ok().flatten().map(|files| lines(&files)).unwrap_or_default();
+    Peeked { books: sql.books().ok().filter(|books| books.next_seq > 0), files, is_readable: true }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+impl Recovery {
+    /// The copy that an earlier opening has not ended, if any.
+    pub(super) fn load(sql: &Sql) -> Result<Option<Self>, Fault> {
+        let Some(files) = sql.meta(META_FILES)? else { return Ok(None) };
+        let tally = Tally::parse(&sql.meta(META_TALLY)?.unwrap_or_default());
+        Ok(Some(Self::of(lines(&files), tally)))
+    }
+
+    fn of(files: Vec<String>, tally: Tally) -> Self {
+        Self { files, tally, source: None, pass: Pass::EventsUp(0) }
+    }
+}
+
+impl Tally {
+    fn parse(text: &str) -> Self {
+        let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        let (undelivered, dead) = (next(), next());
+        let expected = Ledger { accepted: undelivered + dead, dead, ..Ledger::default() };
+        Self { expected, events: next(), dead: next(), dead_bytes: next() }
+    }
+
+    fn text(&self) -> String {
+        let (undelivered, dead) = (self.expected.undelivered(), self.expected.dead);
+        format!("{undelivered} {dead} {} {} {}", self.events, self.dead, self.dead_bytes)
+    }
+}
+
+impl Store {
+    /// Takes over the old ledger and remembers what is to be copied.
+    fn expect_recovery(&mut self, ledger: Ledger, files: Vec<String>) -> Result<(), Fault> {
+        self.sql.begin()?;
+        // Until the end the old ledger stands: what was not copied yet counts as undelivered or dead.
+        self.books.ledger = ledger;
+        self.books.mark = 0;
+        self.queue.cursor = 0;
+        let tally = Tally { expected: ledger, ..Tally::default() };
+        self.sql.set_meta(META_FILES, &files.join("\n"))?;
+        self.sql.set_meta(META_TALLY, &tally.text())?;
+        self.sql.write_books(&self.books)?;
+        self.sql.commit()?;
+        self.recovery = Some(Recovery::of(files, tally));
+        Ok(())
+    }
+
+    /// Copies a slice in the open transaction; says whether all was copied. What it changes in memory
+    /// has to be put back by [`Store::recovery`] being loaded again if the transaction fails.
+    pub(super) fn recover(&mut self, env: &Env) -> Result<bool, Fault> {
+        let Some(mut recovery) = self.recovery.take() else { return Ok(true) };
+        let Some(file) = recovery.files.first().cloned() else {
+            self.end_recovery(env, &recovery.tally)?;
+            return Ok(true);
+        };
+        let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&env.home.named(&file)), Ok);
+        match opened {
+            Ok(source) => {
+                recovery.pass = self.copy(&source, recovery.pass, &mut recovery.tally)?;
+                recovery.source = Some(source);
+            }
+            Err(_) => recovery.pass = Pass::Ended,
+        }
+        if recovery.pass == Pass::Ended {
+            recovery.files.remove(0);
+            (recovery.source, recovery.pass) = (None, Pass::EventsUp(0));
+            self.sql.set_meta(META_FILES, &recovery.files.join("\n"))?;
+        }
+        self.sql.set_meta(META_TALLY, &recovery.tally.text())?;
+        self.recovery = Some(recovery);
+        Ok(false)
+    }
+
+    /// One slice of one pass; gives what comes next. Errors of the source end a pass, errors of this
+    /// store are faults.
+    fn copy(&self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
+        let mut rows = Vec::new();
+        let next = match pass {
+            Pass::EventsUp(from) => {
+                let read = source.events_from(from, SLICE, |row| {
+                    rows.push(row);
+                    true
+                });
+                let reached = rows.last().map_or(from, |row| row.seq + 1);
+                match read {
+                    Ok(SLICE..) => Pass::EventsUp(reached),
+                    Ok(_) => Pass::Dead(0),
+                    Err(_) => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
+                }
+            }
+            Pass::EventsDown { from, stop } => {
+                let read = source.events_down_from(from, SLICE, |row| rows.push(row));
+                let reached = rows.last().map_or(stop, |row| row.seq);
+                match read {
+                    Ok(SLICE..) if reached > stop => Pass::EventsDown { from: reached - 1, stop },
+                    _ => Pass::Dead(0),
+                }
+            }
+            Pass::Dead(from) => return self.copy_dead(source, from, tally),
+            Pass::Ended => Pass::Ended,
+        };
+        for row in rows.iter().filter(|row| row.is_intact()) {
+            tally.events += u64::from(self.sql.restore_event(row)?);
+        }
+        Ok(next)
+    }
+
+    fn copy_dead(&self, source: &Sql, from: u64, tally: &mut Tally) -> Result<Pass, Fault> {
+        let Ok(rows) = source.whole_dead_from(from, SLICE) else { return Ok(Pass::Ended) };
+        for (row, died_at, why, attempts) in &rows {
+            if self.sql.restore_dead(row, *died_at, why, *attempts)? {
+                tally.dead += 1;
+                tally.dead_bytes += row.bytes();
+            }
+        }
+        let is_last = (rows.len() as u64) < SLICE;
+        Ok(rows.last().filter(|_| !is_last).map_or(Pass::Ended, |(row, ..)| Pass::Dead(row.seq + 1)))
+    }
+
+    /// Books what was not found, and lets the queue move again.
+    fn end_recovery(&mut self, env: &Env, tally: &Tally) -> Result<(), Fault> {
+        let expected = tally.expected.undelivered() + tally.expected.dead;
+        let found = tally.events + tally.dead;
+        let lost = expected.saturating_sub(found);
+        let ledger = &mut self.books.ledger;
+        // More than the ledger knew of can be found if it was damaged itself.
+        ledger.accepted += found.saturating_sub(expected);
+        ledger.dead = ledger.dead.saturating_sub(tally.expected.dead) + tally.dead;
+        ledger.lost += lost;
+        self.books.dead_bytes += tally.dead_bytes;
+        self.sql.forget_meta(META_FILES)?;
+        self.sql.forget_meta(META_TALLY)?;
+        env.metrics.lost.with(Lost::Corrupt).inc_by(lost);
+        tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
+        Ok(())
+    }
+}
+
+/// The first sequence of a file that nothing is known of.
+pub(super) fn first_seq(env: &Env) -> u64 {
+    env.seams.first_seq.unwrap_or_else(random_first_seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_survives_being_written_down() {
+        let expected = Ledger { accepted: 12, dead: 5, ..Ledger::default() };
+        let tally = Tally { expected, events: 3, dead: 2, dead_bytes: 99 };
+        assert_eq!(Tally::parse(&tally.text()), tally);
+    }
+}

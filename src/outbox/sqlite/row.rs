@@ -1,0 +1,205 @@
+//! What rows hold, and the checksum over an event.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::event::{Event, EventId, Trigger, UserId};
+use crate::outbox::{Ledger, Progress};
+use crate::reason::Reason;
+
+/// What a row costs on disk beside its body and user, about.
+pub(super) const OVERHEAD_BYTES: u64 = 64;
+
+/// An event that waits, as stored.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) seq: u64,
+    pub(super) salt: u32,
+    pub(super) accepted_at: Timestamp,
+    pub(super) event: Event,
+    /// It was dead once: attempts of its former life are kept.
+    pub(super) again: bool,
+    pub(super) crc: u32,
+}
+
+impl Row {
+    /// A row for a new event, checksum and all.
+    pub(super) fn new(id: EventId, event: Event) -> Self {
+        let (seq, salt, accepted_at) = (id.seq(), id.salt(), id.accepted_at());
+        let mut row = Self { seq, salt, accepted_at, event, again: false, crc: 0 };
+        row.crc = row.checksum();
+        row
+    }
+
+    pub(super) fn id(&self) -> EventId {
+        EventId::new(self.accepted_at, self.seq, self.salt)
+    }
+
+    /// Whether the row is what was stored.
+    pub(super) fn is_intact(&self) -> bool {
+        self.crc == self.checksum()
+    }
+
+    /// CRC-32C over everything that is delivered or ordered by. Lengths are part of it, so that bytes
+    /// cannot move from one field to the next. The trigger is not: it only labels metrics, and a newer
+    /// release may have written one that has no name here.
+    fn checksum(&self) -> u32 {
+        let event = &self.event;
+        let trace = event.trace.as_deref();
+        let lengths = [event.user.as_str().len(), trace.map_or(usize::MAX, str::len), event.body.len()];
+        let mut crc = crc32c::crc32c(&self.seq.to_le_bytes());
+        crc = crc32c::crc32c_append(crc, &self.salt.to_le_bytes());
+        crc = crc32c::crc32c_append(crc, &self.accepted_at.as_millis().to_le_bytes());
+        for length in lengths {
+            crc = crc32c::crc32c_append(crc, &(length as u64).to_le_bytes());
+        }
+        crc = crc32c::crc32c_append(crc, event.user.as_str().as_bytes());
+        crc = crc32c::crc32c_append(crc, trace.unwrap_or_default().as_bytes());
+        crc32c::crc32c_append(crc, &event.body)
+    }
+
+    /// What it takes on disk, about.
+    pub(super) fn bytes(&self) -> u64 {
+        event_bytes(&self.event)
+    }
+}
+
+/// What an event takes on disk, about.
+pub(super) fn event_bytes(event: &Event) -> u64 {
+    (event.body.len() + event.user.as_str().len()) as u64 + OVERHEAD_BYTES
+}
+
+/// A dead letter without its body.
+#[derive(Clone, Debug)]
+pub(super) struct DeadRow {
+    pub(super) id: EventId,
+    pub(super) user: UserId,
+    pub(super) trigger: Trigger,
+    /// `None`: a reason that a newer release wrote.
+    pub(super) reason: Option<Reason>,
+    pub(super) attempts: u32,
+    pub(super) body_bytes: u64,
+}
+
+impl DeadRow {
+    /// What it takes of the dead letters' share.
+    pub(super) fn bytes(&self) -> u64 {
+        self.body_bytes + self.user.as_str().len() as u64 + OVERHEAD_BYTES
+    }
+}
+
+/// A delivered event that is remembered.
+#[derive(Clone, Debug)]
+pub(super) struct DoneRow {
+    pub(super) id: EventId,
+    pub(super) done_at: Timestamp,
+    pub(super) attempts: u32,
+    pub(super) request_id: Option<Box<str>>,
+}
+
+/// The failed attempts of an event that waits.
+#[derive(Clone, Debug)]
+pub(super) struct ProgressRow {
+    pub(super) progress: Progress,
+    /// The ledger's `delivered` when it failed last.
+    pub(super) delivered_mark: u64,
+    pub(super) next_at: Timestamp,
+    pub(super) reason: Option<Reason>,
+}
+
+/// A user's next event is not handed out before `due`, `wait` after the gate was set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate {
+    pub(super) due: Timestamp,
+    pub(super) wait: Duration,
+}
+
+/// What is remembered under an idempotency key.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRow {
+    pub(super) row_id: i64,
+    pub(super) same_body: bool,
+    pub(super) first_seq: u64,
+    pub(super) count: u64,
+    pub(super) salt: u32,
+    pub(super) at: Timestamp,
+    pub(super) bytes: u64,
+    pub(super) notes: Box<str>,
+}
+
+impl KeyRow {
+    /// The ids that were answered first.
+    pub(super) fn ids(&self) -> Vec<EventId> {
+        (0..self.count).map(|n| EventId::new(self.at, self.first_seq + n, self.salt)).collect()
+    }
+}
+
+/// Which table a body is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body {
+    Waiting,
+    Dead,
+}
+
+/// The one row of `state`: changed in memory and written once a commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Books {
+    pub(super) ledger: Ledger,
+    /// The sequence of the next event.
+    pub(super) next_seq: u64,
+    /// Every event below waits behind its user's gate: an opening reads the queue from here.
+    pub(super) mark: u64,
+    /// How many users are gated.
+    pub(super) gates: u64,
+    /// How many events that wait have failed before.
+    pub(super) failed: u64,
+    /// How many delivered events are remembered.
+    pub(super) done: u64,
+    /// Bytes of dead letters.
+    pub(super) dead_bytes: u64,
+    /// Bytes of idempotency keys.
+    pub(super) key_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn row() -> Row {
+        let event = Event {
+            user: UserId::new("ab"),
+            trigger: Trigger::NewSignup,
+            body: Bytes::from_static(b"cd"),
+            trace: Some("ef".into()),
+        };
+        Row::new(EventId::new(Timestamp::from_millis(5), 7, 9), event)
+    }
+
+    #[test]
+    fn a_changed_field_shows_in_the_checksum() {
+        assert!(row().is_intact());
+        let changes: [fn(&mut Row); 6] = [
+            |row| row.seq += 1,
+            |row| row.salt += 1,
+            |row| row.accepted_at = Timestamp::from_millis(6),
+            |row| row.event.user = UserId::new("aB"),
+            |row| row.event.trace = None,
+            |row| row.event.body = Bytes::from_static(b"cD"),
+        ];
+        for change in changes {
+            let mut row = row();
+            change(&mut row);
+            assert!(!row.is_intact(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_move_between_fields_show_in_the_checksum() {
+        let mut row = row();
+        row.event.user = UserId::new("abe");
+        row.event.trace = Some("f".into());
+        assert!(!row.is_intact());
+    }
+}

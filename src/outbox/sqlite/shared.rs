@@ -1,0 +1,68 @@
+//! What the handle, the writer and the reader share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::inbox::Inbox;
+use super::reader::Question;
+use crate::outbox::Stats;
+
+/// What others see of the writer's state, as of its last turn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) stats: Stats,
+    /// Sequences in flight, ascending.
+    pub(super) flying: Vec<u64>,
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) inbox: Inbox,
+    pub(super) snapshot: Mutex<Snapshot>,
+    pub(super) ignore_backoff: AtomicBool,
+    /// Changes when the file was opened anew: readers then do so too.
+    pub(super) generation: AtomicU64,
+    /// When the writer last moved; `None` while it waits for work.
+    moved: Mutex<Option<Instant>>,
+    /// The way to the reader, until the store is closed.
+    questions: Mutex<Option<mpsc::Sender<Question>>>,
+}
+
+impl Shared {
+    pub(super) fn new(inbox: Inbox, questions: mpsc::Sender<Question>) -> Self {
+        Self {
+            inbox,
+            snapshot: Mutex::default(),
+            ignore_backoff: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            moved: Mutex::default(),
+            questions: Mutex::new(Some(questions)),
+        }
+    }
+
+    pub(super) fn beat(&self, now: Instant) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    pub(super) fn beat_waiting(&self) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// When the writer moved last; `None` while it waits for work.
+    pub(super) fn moved(&self) -> Option<Instant> {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way to the reader; `None` once closed.
+    pub(super) fn reader(&self) -> Option<mpsc::Sender<Question>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets the reader's thread end after what it was asked already.
+    pub(super) fn stop_reader(&self) {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

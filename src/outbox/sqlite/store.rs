@@ -1,0 +1,171 @@
+//! One opening of the file: the connection, the mirror of its counts, and the queue.
+
+use std::time::Duration;
+
+use super::env::Env;
+use super::fault::{Fault, OpenError};
+use super::queue::{Pace, Queue};
+use super::recovery::Recovery;
+use super::row::Books;
+use super::sql::Sql;
+use crate::event::EventId;
+use crate::reason::Reason;
+
+/// The schema version this release writes; one version newer is opened too, as changes are additive.
+pub(super) const SCHEMA_VERSION: i64 = 1;
+/// `MIGRATIONS[n]` leads from version n + 1 to n + 2.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [];
+
+/// The base URL the events are for.
+pub(super) const META_UPSTREAM: &str = "upstream";
+/// When the file was opened last: the synced test write of an opening.
+const META_OPENED: &str = "opened_ms";
+/// When a clock was set back while the relay was down, a gate waits so much longer at most.
+const LONGEST_EXTRA_WAIT: Duration = Duration::from_secs(600);
+
+/// An open outbox; lives on the writer's thread.
+pub(super) struct Store {
+    pub(super) sql: Sql,
+    pub(super) books: Books,
+    pub(super) queue: Queue,
+    pub(super) pace: Pace,
+    /// Which opening this is; leases of another one are lost.
+    pub(super) epoch: u64,
+    /// Still copying from a damaged file; nothing is handed out.
+    pub(super) recovery: Option<Recovery>,
+    /// Users that got a gate in the transaction under way.
+    pub(super) newly_gated: Vec<crate::event::UserId>,
+    /// Events in flight that were settled in the transaction under way.
+    pub(super) landed: Vec<u64>,
+    /// Takes turns between gated users that are due and the others.
+    pub(super) due_first: bool,
+    /// Pages in use, as of the last commit.
+    pub(super) live_pages: u64,
+    /// Pages that could be given back, as of the last commit.
+    pub(super) free_pages: u64,
+}
+
+/// Why an opening came to nothing.
+pub(super) enum Failure {
+    /// It must not be opened.
+    Refused(OpenError),
+    /// It could not be.
+    Fault(Fault),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Failure::Refused(error)
+    }
+}
+
+impl<E: Into<Fault>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Fault(error.into())
+    }
+}
+
+impl Store {
+    /// Opens the file (a new one starts at `first_seq`), proves that it can be written, and ends what
+    /// was cut off: intents become dead letters.
+    pub(super) fn open(env: &Env, epoch: u64, first_seq: u64) -> Result<Self, Failure> {
+        env.home.create_database()?;
+        let sql = Sql::open(&env.home.database())?;
+        bring_up_to_date(&sql)?;
+        let mut books = sql.books()?;
+        if books.next_seq == 0 {
+            (books.next_seq, books.mark) = (first_seq, first_seq);
+        }
+        bind(&sql, &books, &env.settings.upstream)?;
+        let (now, instant) = (env.clock.now(), env.clock.instant());
+        let recovery = Recovery::load(&sql)?;
+        let mut store = Self {
+            sql,
+            books,
+            queue: Queue::starting_at(books.mark),
+            pace: Pace::starting(now, instant),
+            epoch,
+            recovery,
+            newly_gated: Vec::new(),
+            landed: Vec::new(),
+            due_first: true,
+            live_pages: 0,
+            free_pages: 0,
+        };
+        // What an earlier process, or a connection whose sync failed, left in the WAL is made durable
+        // before anything is built on it. The WAL keeps its blocks: on a full disk they are needed.
+        store.sql.checkpoint()?;
+        match store.settle_down(env) {
+            // Nothing has to be written: deliveries can go on in the space there is.
+            Err(Fault::Full(_)) if store.sql.intents()?.is_empty() => store.sql.rollback()?,
+            result => result?,
+        }
+        store.measure()?;
+        Ok(store)
+    }
+
+    /// The first transaction of an opening.
+    fn settle_down(&mut self, env: &Env) -> Result<(), Fault> {
+        let now = env.clock.now();
+        self.sql.begin()?;
+        if self.books.gates > 0 {
+            self.sql.pull_gates(now, LONGEST_EXTRA_WAIT)?;
+        }
+        for seq in self.sql.intents()? {
+            self.bury(env, seq, Reason::Ambiguous, None)?;
+        }
+        self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+        self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
+        self.sql.write_books(&self.books)?;
+        self.sql.commit()?;
+        Ok(())
+    }
+
+    /// Reads how large the file is.
+    pub(super) fn measure(&mut self) -> Result<(), Fault> {
+        (self.live_pages, self.free_pages) = self.sql.pages()?;
+        Ok(())
+    }
+}
+
+/// Makes the tables of an empty file, or takes the steps to this release's schema.
+fn bring_up_to_date(sql: &Sql) -> Result<(), Failure> {
+    let found = sql.version()?;
+    if found == 0 {
+        return Ok(sql.create()?);
+    }
+    check_version(found)?;
+    for steps in MIGRATIONS.iter().skip(usize::try_from(found - 1).unwrap_or(usize::MAX)) {
+        sql.migrate(steps)?;
+    }
+    Ok(())
+}
+
+/// Whether this release can read a file of that version.
+pub(super) fn check_version(found: i64) -> Result<(), OpenError> {
+    let known = SCHEMA_VERSION + 1;
+    if (1..=known).contains(&found) { Ok(()) } else { Err(OpenError::TooNew { found, known }) }
+}
+
+/// Events accepted for one base URL never go to another.
+fn bind(sql: &Sql, books: &Books, configured: &str) -> Result<(), Failure> {
+    let (undelivered, dead) = (books.ledger.undelivered(), books.ledger.dead);
+    match sql.meta(META_UPSTREAM)? {
+        Some(bound) if bound != configured && undelivered + dead > 0 => {
+            Err(OpenError::OtherUpstream { bound, configured: configured.to_owned(), undelivered, dead }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first sequence number of a new file: random, so that two relays do not make the same ids.
+pub(super) fn random_first_seq() -> u64 {
+    fastrand::u64(1..1 << 40)
+}
+
+/// The first sequence number of a file that takes the place of a damaged one: above all of the former's.
+pub(super) fn seq_after_damage(former_next: Option<u64>, damaged_files: u64) -> u64 {
+    // Between two commits fewer sequence numbers are given out than this leaves free.
+    let known = former_next.filter(|next| (1..EventId::MAX_SEQ / 2).contains(next)).map(|next| next + (1 << 32));
+    known.unwrap_or_else(|| (damaged_files.clamp(1, 60) << 41) + random_first_seq())
+}

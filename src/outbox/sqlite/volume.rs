@@ -1,0 +1,232 @@
+//! The directory of an outbox and the volume it is on: making it, locking it, measuring it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+
+use super::fault::OpenError;
+
+const DATABASE: &str = "outbox.db";
+const LOCK: &str = "lock";
+const RESERVE: &str = "reserve";
+/// What a damaged database is called: `outbox-<UTC date time>.damaged.db`.
+const DAMAGED: &str = ".damaged.db";
+/// SQLite's companions of a database file.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// The files of an outbox. What else is in the directory is left alone (`lost+found`, say).
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_path_buf() }
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    /// Makes the directory, for this user only; its parents with the usual rights.
+    pub(super) fn create(&self) -> Result<(), OpenError> {
+        if self.dir.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = self.dir.parent() {
+            fs::create_dir_all(parent).map_err(|error| OpenError::of_file(parent, error))?;
+        }
+        let made = DirBuilder::new().mode(0o700).create(&self.dir);
+        made.map_err(|error| OpenError::of_file(&self.dir, error))
+    }
+
+    /// Makes an empty database file, for this user only; SQLite gives its companions the same rights.
+    pub(super) fn create_database(&self) -> Result<(), OpenError> {
+        let path = self.database();
+        let made = private().read(true).append(true).create(true).open(&path);
+        made.map_err(|error| OpenError::of_file(&path, error))?;
+        self.sync().map_err(|error| OpenError::of_file(&self.dir, error))
+    }
+
+    /// Makes renamed and new names durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Locks the outbox against other processes until the result is dropped.
+    pub(super) fn lock(&self) -> Result<Lock, OpenError> {
+        let path = self.dir.join(LOCK);
+        let opened = private().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(|error| OpenError::of_file(&path, error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                write_holder(&file).map_err(|error| OpenError::of_file(&path, error))?;
+                Ok(Lock { _file: file })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let read = file.read_to_string(&mut holder);
+                let unknown = read.is_err() || holder.trim().is_empty();
+                let holder = if unknown { "another process".to_owned() } else { holder.trim().to_owned() };
+                Err(OpenError::Locked { holder })
+            }
+            Err(error) => Err(OpenError::of_file(&path, error.into())),
+        }
+    }
+
+    /// Fails on file systems whose locks and syncs cannot be trusted.
+    pub(super) fn refuse_network_fs(&self) -> Result<(), OpenError> {
+        let stat = rustix::fs::statfs(&self.dir).map_err(|error| OpenError::of_file(&self.dir, error.into()))?;
+        match network_fs(stat.f_type) {
+            Some(kind) => Err(OpenError::NetworkFs { path: self.dir.clone(), kind }),
+            None => Ok(()),
+        }
+    }
+
+    /// Size of the volume and what this user may still take of it.
+    pub(super) fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        Ok(Space { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+    }
+
+    /// Bytes of the WAL file.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        fs::metadata(self.dir.join(format!("{DATABASE}-wal"))).map_or(0, |meta| meta.len())
+    }
+
+    /// Bytes of the reserve.
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        fs::metadata(self.dir.join(RESERVE)).map_or(0, |meta| meta.len())
+    }
+
+    /// Takes room on the volume for harder times.
+    pub(super) fn make_reserve(&self, bytes: u64) -> io::Result<()> {
+        let path = self.dir.join(RESERVE);
+        let file = private().write(true).create(true).truncate(true).open(&path)?;
+        let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes);
+        if let Err(error) = allocated {
+            drop(file);
+            fs::remove_file(&path)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Gives that room up; says whether there was any.
+    pub(super) fn free_reserve(&self) -> bool {
+        fs::remove_file(self.dir.join(RESERVE)).is_ok()
+    }
+
+    /// Moves a damaged database aside under a dated name, with its companions; gives the new name.
+    pub(super) fn move_aside(&self, now: crate::clock::Timestamp) -> io::Result<String> {
+        let stamp: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+        let mut name = format!("outbox-{stamp}{DAMAGED}");
+        let mut again = 1;
+        while self.dir.join(&name).exists() {
+            again += 1;
+            name = format!("outbox-{stamp}-{again}{DAMAGED}");
+        }
+        // The companions first: a database without its WAL would look sound after a crash in between.
+        for suffix in COMPANIONS.into_iter().chain([""]) {
+            match fs::rename(self.dir.join(format!("{DATABASE}{suffix}")), self.dir.join(format!("{name}{suffix}"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.sync()?;
+        Ok(name)
+    }
+
+    /// Where a file of that name is.
+    pub(super) fn named(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// How many damaged databases lie here.
+    pub(super) fn damaged_files(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return 0 };
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(DAMAGED)).count() as u64
+    }
+}
+
+/// Held while the outbox is open.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// A volume's size and what is left of it, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Space {
+    pub(super) total: u64,
+    pub(super) free: u64,
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Best effort on a full disk: the lock holds whether or not its holder could be written down.
+fn write_holder(mut file: &File) -> io::Result<()> {
+    let (pid, host) = (std::process::id(), rustix::system::uname());
+    let holder = format!("process {pid} on {}\n", host.nodename().to_string_lossy());
+    match file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())) {
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The name of a network file system, by the magic number of `statfs(2)`.
+fn network_fs(magic: impl TryInto<i64>) -> Option<&'static str> {
+    // Some are written as negative 32-bit numbers by some kernels.
+    match magic.try_into().unwrap_or(0) & 0xffff_ffff {
+        0x6969 => Some("NFS"),
+        0x517b => Some("SMB"),
+        0xff53_4d42 => Some("CIFS"),
+        0xfe53_4d42 => Some("SMB2"),
+        0x00c3_6400 => Some("CephFS"),
+        0x0102_1997 => Some("9p"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        assert_eq!(network_fs(0x6969_i64), Some("NFS"));
+        assert_eq!(network_fs(0xff53_4d42_u32 as i32), Some("CIFS"));
+        assert_eq!(network_fs(0xef53_i64), None, "ext4");
+    }
+
+    #[test]
+    fn a_second_lock_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let held = home.lock().unwrap();
+        let Err(OpenError::Locked { holder }) = home.lock() else { panic!("locked twice") };
+        assert!(holder.starts_with(&format!("process {} on ", std::process::id())), "{holder}");
+        drop(held);
+        assert!(home.lock().is_ok());
+    }
+
+    #[test]
+    fn a_damaged_file_never_replaces_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let now = crate::clock::Timestamp::from_millis(1_664_979_274_007);
+        for expected in ["outbox-20221005T141434007Z.damaged.db", "outbox-20221005T141434007Z-2.damaged.db"] {
+            fs::write(home.database(), b"x").unwrap();
+            assert_eq!(home.move_aside(now).unwrap(), expected);
+        }
+        assert_eq!(home.damaged_files(), 2);
+    }
+}

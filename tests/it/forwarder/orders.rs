@@ -57,7 +57,7 @@ async fn a_drain_ignores_backoff_but_not_the_breaker() {
 async fn a_drain_sends_at_once_what_waits_for_a_retry() {
     let world = World::start(|call| status(if call.number < 12 { 503 } else { 200 }));
     let event = world.outbox.post("a");
-    world.outbox.until(|outbox| outbox.progress(event).attempts == 12).await;
+    world.outbox.until(|outbox| outbox.burned(event).0 == 12).await;
     world.pass(SECOND / 20).await;
     let drained_at = world.cello.calls().last().unwrap().at;
     world.handle.drain();

@@ -112,6 +112,19 @@ async fn sends_cut_off_at_the_end_are_given_up_with_ambiguous_dead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_intent_that_a_stop_overtakes_is_not_followed_by_a_send() {
+    let world = World::with(Settings { ambiguous: Ambiguous::Dead, ..settings() }, 0, |_| status(200));
+    world.outbox.allow_writes(0);
+    world.post_users(0, 3);
+    world.pass(SECOND).await;
+    world.handle.stop();
+    world.outbox.allow_writes(usize::MAX);
+    world.handle.idle().await;
+    assert!(world.cello.calls().is_empty() && world.outbox.dead().is_empty());
+    assert_eq!((world.outbox.stats().pending(), world.outbox.stats().in_flight), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_heart_beats_while_everything_waits() {
     let world = World::start(|_| status(200));
     for wait in [Duration::from_millis(1), 7 * SECOND, MINUTE, DAY] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cello_relay::cello::{Access, Judgement};
 use cello_relay::clock::Timestamp;
-use cello_relay::outbox::Flow;
+use cello_relay::outbox::{Flow, Outbox as _};
 use cello_relay::reason::Reason;
 
 use super::world::{Call, DAY, MINUTE, SECOND, World, settings, status};
@@ -165,6 +165,9 @@ async fn a_retry_after_stops_all_sends() {
         _ => status(200),
     });
     world.post_users(0, 100);
+    world.pass(SECOND).await;
+    let report = world.outbox.lookup(world.cello.calls()[10].id).await.unwrap().unwrap();
+    assert!(report.next_attempt_at.is_some_and(|at| at.as_millis() >= 1_700_000_045_000), "{report:?}");
     world.delivered(100).await;
     let calls = world.cello.calls();
     let limited = calls[10].at;

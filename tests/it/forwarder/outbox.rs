@@ -31,17 +31,19 @@ pub(crate) struct WatchedOutbox {
     inner: Memory,
     seen: Mutex<Seen>,
     settles: watch::Sender<u64>,
-    /// Settles wait while this is `false`.
-    writable: watch::Sender<bool>,
+    /// Writes that were asked for.
+    writes: AtomicUsize,
+    /// Writes that may be done; later ones wait.
+    allowed: watch::Sender<usize>,
     /// So many settles fail.
     failing: AtomicUsize,
 }
 
 impl WatchedOutbox {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        let (settles, writable) = (watch::Sender::new(0), watch::Sender::new(true));
-        let failing = AtomicUsize::new(0);
-        Arc::new(Self { inner: Memory::new(clock), seen: Mutex::default(), settles, writable, failing })
+        let (settles, allowed) = (watch::Sender::new(0), watch::Sender::new(usize::MAX));
+        let (writes, failing) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { inner: Memory::new(clock), seen: Mutex::default(), settles, writes, allowed, failing })
     }
 
     /// Stores one event of that user; gives its id.
@@ -57,9 +59,17 @@ impl WatchedOutbox {
         id
     }
 
-    /// Lets settles become durable, or keeps them waiting.
-    pub(crate) fn set_writable(&self, writable: bool) {
-        self.writable.send_replace(writable);
+    /// Lets `count` more writes become durable; the rest waits until allowed.
+    pub(crate) fn allow_writes(&self, count: usize) {
+        self.allowed.send_modify(|allowed| {
+            let so_far = if *allowed == usize::MAX { self.writes.load(Ordering::SeqCst) } else { *allowed };
+            *allowed = so_far.saturating_add(count);
+        });
+    }
+
+    async fn write(&self) {
+        let turn = self.writes.fetch_add(1, Ordering::SeqCst);
+        self.allowed.subscribe().wait_for(|allowed| turn < *allowed).await.unwrap();
     }
 
     /// Fails the next `count` settles.
@@ -124,13 +134,16 @@ impl Outbox for WatchedOutbox {
     }
 
     fn intend<'a>(&'a self, lease: &'a Lease) -> Wait<'a, Result<(), SettleError>> {
-        self.seen().intents.insert(lease.seq());
-        self.inner.intend(lease)
+        Box::pin(async move {
+            self.write().await;
+            self.seen().intents.insert(lease.seq());
+            self.inner.intend(lease).await
+        })
     }
 
     fn settle(&self, lease: Lease, outcome: Outcome) -> Wait<'_, Result<Settled, SettleError>> {
         Box::pin(async move {
-            self.writable.subscribe().wait_for(|writable| *writable).await.unwrap();
+            self.write().await;
             if self.failing.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(SettleError::Unavailable);
             }

@@ -27,12 +27,15 @@ async fn never_are_more_sends_under_way_than_the_concurrency() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_free_before_its_event_is_durably_settled_but_only_64_times() {
     let world = World::start(|_| status(200));
-    world.outbox.set_writable(false);
+    world.outbox.allow_writes(0);
     world.post_users(0, 500);
     world.pass(60 * MINUTE).await;
     assert_eq!(world.cello.calls().len(), 8 + 64);
     assert_eq!(world.metrics.delivery_latency.get_sample_count(), 0, "nothing counts before it is durable");
-    world.outbox.set_writable(true);
+    world.outbox.allow_writes(10);
+    world.pass(SECOND).await;
+    assert_eq!(world.cello.calls().len(), 8 + 64 + 10, "each one that is settled lets one go");
+    world.outbox.allow_writes(usize::MAX);
     world.delivered(500).await;
     assert_eq!(world.cello.calls().len(), 500);
 }
@@ -66,11 +69,14 @@ async fn what_cello_may_have_is_counted_and_sent_again() {
 async fn with_ambiguous_dead_the_intent_comes_first_and_nothing_is_sent_twice() {
     let at_most_once = Settings { ambiguous: Ambiguous::Dead, ..settings() };
     let world = World::with(at_most_once, 0, |call| status(if call.number == 0 { 500 } else { 200 }));
-    world.outbox.set_writable(false);
+    world.outbox.allow_writes(0);
     world.post_users(0, 2);
     world.pass(SECOND).await;
+    assert!(world.cello.calls().is_empty());
+    world.outbox.allow_writes(2);
+    world.pass(SECOND).await;
     assert_eq!((world.outbox.intents(), world.cello.calls().len()), (2, 2));
-    world.outbox.set_writable(true);
+    world.outbox.allow_writes(usize::MAX);
     world.delivered(1).await;
     world.pass(60 * MINUTE).await;
     assert_eq!(world.outbox.dead(), [Reason::Ambiguous]);

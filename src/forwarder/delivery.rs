@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, PoisonError};
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::governor::{Case, Fate, Ticket, reason_of};
 use super::shared::Shared;
 use super::{Ambiguous, Judgement};
 use crate::cello::Verdict;
 use crate::event::{Event, EventId, Trigger};
-use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, SettleError, Settled};
+use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, Settled};
 use crate::reason::Reason;
 
 /// What a settled event is counted and logged by.
@@ -42,7 +42,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
     if shared.ambiguous == Ambiguous::Dead
         && let Err(error) = shared.deps.outbox.intend(&lease).await
     {
-        return not_recorded(&error);
+        return shared.not_recorded(error);
     }
     let (fate, judgement) = match send(&shared, id, body).await {
         Sent::Answered(judgement) => {
@@ -58,7 +58,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
             // After an intent, only a settle says that nothing was sent.
             return match shared.deps.outbox.settle(lease, Outcome::Release).await {
                 Ok(_) => (),
-                Err(error) => not_recorded(&error),
+                Err(error) => shared.not_recorded(error),
             };
         }
     };
@@ -98,7 +98,7 @@ async fn settle(shared: &Shared, lease: Lease, subject: Subject, fate: Fate, jud
     let outcome = outcome(shared, &subject.progress, fate, judgement, answered_at);
     let settled = match shared.deps.outbox.settle(lease, outcome).await {
         Ok(settled) => settled,
-        Err(error) => return not_recorded(&error),
+        Err(error) => return shared.not_recorded(error),
     };
     let log = |event, reason: Option<Reason>| {
         if shared.log_deliveries {
@@ -164,11 +164,6 @@ impl Subject {
             "an event reached its end"
         );
     }
-}
-
-/// The event is handed out again; if it was sent, that may make a duplicate.
-fn not_recorded(error: &SettleError) {
-    warn!(event = "settle_failed", error = %error, "an outcome was not recorded: the event is handed out again");
 }
 
 /// The right to have one send under way; given back when the answer is there, or on the way out.

@@ -198,6 +198,11 @@ impl Governor {
         self.unsettled -= 1;
     }
 
+    /// An outcome was not stored.
+    pub(super) fn unrecorded(&mut self, now: Instant) {
+        self.rest(PROBE_MIN, now);
+    }
+
     /// Nothing starts before `wait` is over.
     fn rest(&mut self, wait: Duration, now: Instant) {
         self.wait_until = self.wait_until.max(Some(now + wait));

@@ -11,7 +11,10 @@ use tracing::{info, warn};
 use super::backoff::Backoff;
 use super::governor::{Governor, Permit, View};
 use super::{Ambiguous, Deps, Settings};
-use crate::outbox::Flow;
+use crate::outbox::{Flow, SettleError};
+
+/// One line for many: a failing disk fails all that is under way at once.
+const WARN_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Shared {
     pub(super) deps: Deps,
@@ -37,6 +40,9 @@ struct State {
     governor: Governor,
     shown: View,
     held_since: Option<Instant>,
+    /// When it was last said that an outcome was not recorded, and how often it was not said since.
+    warned: Option<Instant>,
+    suppressed: u64,
 }
 
 impl Shared {
@@ -52,7 +58,7 @@ impl Shared {
             ambiguous,
             log_deliveries,
             backoff: Mutex::new(backoff),
-            state: Mutex::new(State { governor, shown: calm, held_since: None }),
+            state: Mutex::new(State { governor, shown: calm, held_since: None, warned: None, suppressed: 0 }),
             flow: watch::Sender::default(),
             changed: Notify::new(),
             idle: Notify::new(),
@@ -113,6 +119,22 @@ impl Shared {
                 info!(event = "delivery_resumed", held_seconds = held_for, "delivery is no longer held");
             }
         }
+    }
+
+    /// An outcome could not be stored, so the event is handed out again; if it was sent, that may make
+    /// a duplicate. A moment's rest keeps the duplicates few.
+    pub(super) fn not_recorded(&self, error: SettleError) {
+        let now = self.deps.clock.instant();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.governor.unrecorded(now);
+        if state.warned.is_some_and(|at| now - at < WARN_AT_MOST_EVERY) {
+            state.suppressed += 1;
+            return;
+        }
+        state.warned = Some(now);
+        let suppressed = std::mem::take(&mut state.suppressed);
+        drop(state);
+        warn!(event = "settle_failed", %error, suppressed, "an outcome was not stored: the event is handed out again");
     }
 
     /// Tells the watchers how the queue moves.

@@ -1,4 +1,5 @@
 //! The forwarder's promises, in virtual time, against a scripted Cello.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod orders;
 mod outages;

@@ -189,7 +189,8 @@ impl Governor {
         if self.mode == Mode::Closed && in_a_row >= USERS_THAT_OPEN {
             self.leave_closed(Mode::Open, now);
         }
-        if self.mode != Mode::Closed {
+        // A drain ignores retry times, so burning says nothing; released, it comes after all others.
+        if self.mode != Mode::Closed || self.draining {
             return Fate::Release;
         }
         let strike = strikes::is_strike(case.progress, case.judgement);

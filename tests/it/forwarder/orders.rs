@@ -57,7 +57,7 @@ async fn a_drain_ignores_backoff_but_not_the_breaker() {
 async fn a_drain_sends_at_once_what_waits_for_a_retry() {
     let world = World::start(|call| status(if call.number < 12 { 503 } else { 200 }));
     let event = world.outbox.post("a");
-    world.outbox.until(|outbox| outbox.progress(event).attempts == 12).await;
+    world.outbox.until(|outbox| outbox.burned(event).0 == 12).await;
     world.pass(SECOND / 20).await;
     let drained_at = world.cello.calls().last().unwrap().at;
     world.handle.drain();
@@ -109,6 +109,19 @@ async fn sends_cut_off_at_the_end_are_given_up_with_ambiguous_dead() {
     world.handle.abort();
     world.handle.idle().await;
     assert_eq!(world.outbox.dead(), [Reason::Ambiguous; 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_that_a_stop_overtakes_is_not_followed_by_a_send() {
+    let world = World::with(Settings { ambiguous: Ambiguous::Dead, ..settings() }, 0, |_| status(200));
+    world.outbox.allow_writes(0);
+    world.post_users(0, 3);
+    world.pass(SECOND).await;
+    world.handle.stop();
+    world.outbox.allow_writes(usize::MAX);
+    world.handle.idle().await;
+    assert!(world.cello.calls().is_empty() && world.outbox.dead().is_empty());
+    assert_eq!((world.outbox.stats().pending(), world.outbox.stats().in_flight), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,12 @@
 //! How sends are bounded, ordered and paced.
 
 use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cello_relay::cello::{Judgement, Verdict};
+use cello_relay::event::EventId;
 use cello_relay::forwarder::{Ambiguous, Settings};
 use cello_relay::reason::Reason;
 use proptest::prelude::*;
@@ -24,12 +27,15 @@ async fn never_are_more_sends_under_way_than_the_concurrency() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_free_before_its_event_is_durably_settled_but_only_64_times() {
     let world = World::start(|_| status(200));
-    world.outbox.set_writable(false);
+    world.outbox.allow_writes(0);
     world.post_users(0, 500);
     world.pass(60 * MINUTE).await;
     assert_eq!(world.cello.calls().len(), 8 + 64);
     assert_eq!(world.metrics.delivery_latency.get_sample_count(), 0, "nothing counts before it is durable");
-    world.outbox.set_writable(true);
+    world.outbox.allow_writes(10);
+    world.pass(SECOND).await;
+    assert_eq!(world.cello.calls().len(), 8 + 64 + 10, "each one that is settled lets one go");
+    world.outbox.allow_writes(usize::MAX);
     world.delivered(500).await;
     assert_eq!(world.cello.calls().len(), 500);
 }
@@ -63,11 +69,14 @@ async fn what_cello_may_have_is_counted_and_sent_again() {
 async fn with_ambiguous_dead_the_intent_comes_first_and_nothing_is_sent_twice() {
     let at_most_once = Settings { ambiguous: Ambiguous::Dead, ..settings() };
     let world = World::with(at_most_once, 0, |call| status(if call.number == 0 { 500 } else { 200 }));
-    world.outbox.set_writable(false);
+    world.outbox.allow_writes(0);
     world.post_users(0, 2);
     world.pass(SECOND).await;
+    assert!(world.cello.calls().is_empty());
+    world.outbox.allow_writes(2);
+    world.pass(SECOND).await;
     assert_eq!((world.outbox.intents(), world.cello.calls().len()), (2, 2));
-    world.outbox.set_writable(true);
+    world.outbox.allow_writes(usize::MAX);
     world.delivered(1).await;
     world.pass(60 * MINUTE).await;
     assert_eq!(world.outbox.dead(), [Reason::Ambiguous]);
@@ -80,6 +89,53 @@ async fn a_bug_in_a_send_frees_its_slot_and_gives_the_event_back() {
     world.post_users(0, 3);
     world.delivered(3).await;
     assert!(world.cello.calls().iter().all(|call| call.under_way <= 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_could_not_be_stored_is_sent_again_without_haste() {
+    let world = World::start(|_| status(200));
+    world.outbox.fail_settles(5);
+    world.post_users(0, 1);
+    world.delivered(1).await;
+    let calls = world.cello.calls();
+    assert_eq!(calls.len(), 6);
+    assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND));
+}
+
+/// Log lines of this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let world = World::start(|call| {
+        let answer = status(if call.user == "jane" { 200 } else { 400 });
+        let (request_id, message) = (Some("req-1".into()), Some("joe is unknown".into()));
+        Judgement { request_id, message, ..answer }
+    });
+    let (jane, joe) = (world.outbox.post("jane"), world.outbox.post("joe"));
+    world.outbox.until(|outbox| outbox.delivered().len() + outbox.dead().len() == 2).await;
+    world.handle.stop();
+    world.running.await.unwrap();
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let line = |id: EventId| text.lines().find(|line| line.contains(&id.to_string())).unwrap();
+    assert!(line(jane).contains(r#""event":"delivered""#) && line(jane).contains(r#""upstream_request_id":"req-1""#));
+    assert!(line(joe).contains(r#""event":"dead_lettered""#) && line(joe).contains(r#""reason":"http_400""#));
+    assert!(!text.contains("jane") && !text.contains("joe"), "{text}");
 }
 
 /// Outcomes that leave an event in the queue, and a few that end it.
@@ -121,7 +177,7 @@ async fn nothing_sent_for_want_of_a_token_is_burned_or_repeated_in_a_tight_loop(
     });
     let event = world.outbox.post("a");
     world.delivered(1).await;
-    assert_eq!(world.outbox.progress(event).attempts, 0);
+    assert_eq!(world.outbox.burned(event).0, 0);
     assert!(world.cello.calls().len() < 65);
     assert_eq!(world.metrics.delivery_retries.with(Reason::Credentials).get(), 0);
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::outbox::FakeOutbox;
+use super::outbox::WatchedOutbox;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -113,7 +113,7 @@ impl Courier for Cello {
 
 /// All of it, running.
 pub(crate) struct World {
-    pub(crate) outbox: Arc<FakeOutbox>,
+    pub(crate) outbox: Arc<WatchedOutbox>,
     pub(crate) cello: Arc<Cello>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) handle: Handle,
@@ -131,7 +131,7 @@ impl World {
         script: impl Fn(&Call) -> Judgement + Send + Sync + 'static,
     ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TestClock::starting_at(Timestamp::from_millis(1_700_000_000_000)));
-        let outbox = FakeOutbox::new(Arc::clone(&clock));
+        let outbox = WatchedOutbox::new(Arc::clone(&clock));
         let cello = Cello::new(Arc::new(script));
         let metrics = Arc::new(Metrics::new());
         let deps = Deps { outbox: outbox.clone(), courier: cello.clone(), clock, metrics: metrics.clone() };

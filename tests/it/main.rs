@@ -1,1 +1,2 @@
 //! One integration binary: parts of the relay together, over real sockets and real files.
+mod cello;

@@ -70,6 +70,31 @@ async fn an_idle_token_is_refreshed_by_its_refresh_token_and_then_by_keys() {
 }
 
 #[tokio::test]
+async fn deliveries_go_on_over_the_ends_of_short_lived_tokens() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |seen| {
+        let given = given.clone();
+        async move {
+            if seen.path == "/token" {
+                return Reply::token(&given.fetch_add(1, Ordering::SeqCst).to_string(), 1);
+            }
+            let token: usize = seen.header("authorization").trim_start_matches("Bearer ").parse().unwrap();
+            match token + 2 >= given.load(Ordering::SeqCst) {
+                true => Reply::delivered(),
+                false => Reply::json(500, "a token that has ended"),
+            }
+        }
+    })
+    .await;
+    let running = run(settings(&upstream.url(), values()));
+    for tokens in 1..=4 {
+        upstream.saw("/token", tokens).await;
+        assert_eq!(running.deliver().await.verdict, Verdict::Delivered);
+    }
+    assert_eq!(running.metric(r#"token_invalidations_total{reason="http_401"}"#), 0.0);
+}
+
+#[tokio::test]
 async fn a_token_that_is_revoked_in_mid_flight_is_replaced_once_for_all() {
     let (tokens, together) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(8)));
     let upstream = Upstream::start(move |seen| {

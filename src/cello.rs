@@ -220,7 +220,10 @@ impl Cello {
                 self.metrics.credentials_ok.set(1);
                 std::future::pending().await
             }
-            (Auth::Keys(_), None) => self.owner().run().await,
+            (Auth::Keys(_), None) => {
+                self.metrics.credentials_reloaded.set(self.clock.now().as_seconds());
+                self.owner().run().await;
+            }
             (Auth::Keys(_), Some(files)) => {
                 tokio::join!(self.follow(files), self.owner().run());
             }

@@ -31,7 +31,7 @@ pub(super) struct Slot {
     pub(super) token: Option<(Token, Option<Instant>)>,
     /// Calls go without a token.
     pub(super) open: bool,
-    /// A 401 for a token up to this generation is an answer: nothing newer comes of it at once.
+    /// The 401s reported up to this ticket are answers: they led to nothing newer.
     pub(super) settled: u64,
     /// Whether calls can be authenticated, as the forwarder sees it.
     pub(super) access: Access,
@@ -53,12 +53,20 @@ impl Slot {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoAccess;
 
+/// A 401 that was reported.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rejection {
+    /// The greatest generation that was answered 401.
+    generation: u64,
+    /// Counts the reports; a [`Slot`] says up to which they are settled.
+    ticket: u64,
+}
+
 /// Where calls and the owner of the token meet.
 pub(super) struct Tokens {
     slot: watch::Sender<Slot>,
     access: watch::Sender<Access>,
-    /// The greatest generation that was answered 401.
-    rejected: watch::Sender<u64>,
+    rejected: watch::Sender<Rejection>,
 }
 
 impl Tokens {
@@ -68,7 +76,7 @@ impl Tokens {
         Self {
             slot: watch::Sender::new(Slot { token: None, open, settled: 0, access }),
             access: watch::Sender::new(access),
-            rejected: watch::Sender::new(0),
+            rejected: watch::Sender::default(),
         }
     }
 
@@ -86,19 +94,25 @@ impl Tokens {
     /// Reports a 401 for a generation and waits for a newer token; `None` if it stands: there is none
     /// for now.
     pub(super) async fn newer_than(&self, generation: u64, deadline: Instant) -> Result<Option<Token>, NoAccess> {
-        self.reject(generation);
+        let ticket = self.reject(generation);
         self.wait(deadline, |slot| match slot.usable() {
             Some(token) if token.generation > generation => Some(Ok(Some(token.clone()))),
-            _ if slot.settled >= generation => Some(Ok(None)),
+            _ if slot.settled >= ticket => Some(Ok(None)),
             None if slot.is_hopeless() => Some(Err(NoAccess)),
             _ => None,
         })
         .await
     }
 
-    /// Reports a 401 for a generation. Told every time: a token file may have changed since the last.
-    pub(super) fn reject(&self, generation: u64) {
-        self.rejected.send_modify(|greatest| *greatest = generation.max(*greatest));
+    /// Reports a 401 for a generation.
+    pub(super) fn reject(&self, generation: u64) -> u64 {
+        let mut ticket = 0;
+        self.rejected.send_modify(|last| {
+            last.generation = last.generation.max(generation);
+            last.ticket += 1;
+            ticket = last.ticket;
+        });
+        ticket
     }
 
     /// Whether calls can be authenticated, and changes of that.
@@ -106,7 +120,7 @@ impl Tokens {
         self.access.subscribe()
     }
 
-    fn rejections(&self) -> watch::Receiver<u64> {
+    fn rejections(&self) -> watch::Receiver<Rejection> {
         self.rejected.subscribe()
     }
 
@@ -184,8 +198,12 @@ mod tests {
         tokens.publish(slot(2, 0, Access::Granted));
         let newer = tokens.newer_than(1, soon()).await.unwrap();
         assert_eq!(newer.unwrap().generation, 2, "a newer one exists already");
+        // The report below is the second.
         tokens.publish(slot(2, 2, Access::Granted));
         assert!(tokens.newer_than(2, soon()).await.unwrap().is_none());
+        let start = Instant::now();
+        assert!(tokens.newer_than(2, soon()).await.is_err(), "the third is not settled by the answer to the second");
+        assert_eq!(start.elapsed(), Duration::from_secs(15));
     }
 
     #[tokio::test]

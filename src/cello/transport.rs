@@ -223,3 +223,38 @@ impl Service<Call> for Transport {
         Box::pin(self.clone().send(call))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_hyper_hands_back_unwritten_was_not_sent() {
+        let (client, _server) = tokio::io::duplex(64);
+        let (mut sender, connection) = handshake::<_, Full<Bytes>>(TokioIo::new(client)).await.unwrap();
+        drop(connection);
+        let error = sender.send_request(Request::new(Full::default())).await.unwrap_err();
+        assert_eq!(classify(&error, true), TransportError { fault: Fault::Reset, sent: false });
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_connection_broke_may_have_been_sent_only_if_it_had_one() {
+        let (client, server) = tokio::io::duplex(4096);
+        let (mut sender, connection) = handshake::<_, Full<Bytes>>(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = std::pin::pin!(sender.send_request(Request::new(Full::default())));
+        tokio::select! {
+            biased;
+            _ = &mut request => panic!("answered by nobody"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(server);
+        let error = request.await.unwrap_err();
+        assert!(connection.await.is_ok());
+        assert!(classify(&error, true).sent);
+        assert!(!classify(&error, false).sent);
+    }
+}

@@ -1,5 +1,6 @@
 //! One integration binary: parts of the relay together, over real sockets and real files.
 
+mod cello;
 mod config;
 mod forwarder;
 mod http;

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use super::{Slot, Token, Tokens};
+use super::{Rejection, Slot, Token, Tokens};
 use crate::cello::Access;
 use crate::cello::credentials::{Files, Reading, Secrets};
 use crate::cello::transport::bearer;
@@ -86,11 +86,10 @@ impl State {
     }
 
     /// After a 401 and a look at the file: if its content is the refused one, the 401 stands.
-    fn settle(&mut self, rejected: u64, now: &Reading, metrics: &Metrics) {
-        let same = matches!(now, Reading::Present(content) if self.content.as_ref() == Some(content));
-        if same {
-            self.settled = self.settled.max(rejected.min(self.generation));
-        } else if rejected == self.generation {
+    fn settle(&mut self, rejected: Rejection, now: &Reading, metrics: &Metrics) {
+        if matches!(now, Reading::Present(content) if self.content.as_ref() == Some(content)) {
+            self.settled = rejected.ticket;
+        } else if rejected.generation == self.generation {
             metrics.token_invalidations.with(Invalidation::Http401).inc();
         }
     }

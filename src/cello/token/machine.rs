@@ -12,8 +12,8 @@
 //! * Changed keys are tried at once. Until they have given a token, the keys that gave the last one are
 //!   kept beside them.
 //! * A 401 on a call forgets the token and asks at once, but not again before a growing pause is over:
-//!   a token that is refused within it stays in use (its 401 is *settled*: an answer, not a reason to
-//!   wait) and is replaced when the pause ends. Refused fresh tokens make no storm.
+//!   a token that is refused within it stays in use (its 401 *stands*: an answer, not a reason to wait)
+//!   and is replaced when the pause ends. Refused fresh tokens make no storm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,17 @@ pub(in crate::cello) enum Ask {
     Refresh(SecretString),
 }
 
+/// What a 401 on a call leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// The token is thrown away; a new one is asked for.
+    Forgotten,
+    /// The token stays for now: the 401 is the answer.
+    Stands,
+    /// The token was another one; a newer is there or on its way.
+    Superseded,
+}
+
 /// How things stand with access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -78,7 +89,6 @@ pub(super) struct Machine {
     held: Option<Held>,
     /// Of the last token given; the first is 1.
     generation: u64,
-    settled: u64,
     refresh: Option<Refresh>,
     /// The keys as configured now.
     newest: Option<Pair>,
@@ -265,34 +275,28 @@ impl Machine {
         }
     }
 
-    /// A call with that generation was answered 401. Says whether its token was thrown away.
-    pub(super) fn rejected(&mut self, now: Instant, generation: u64, rng: &mut fastrand::Rng) -> bool {
+    /// A call with that generation was answered 401.
+    pub(super) fn rejected(&mut self, now: Instant, generation: u64, rng: &mut fastrand::Rng) -> Rejected {
         let Some(held) = self.held.as_mut().filter(|held| held.token.generation == generation) else {
-            return false;
+            return Rejected::Superseded;
         };
         if self.forced.allowed(now) {
             self.forced.book(now, rng);
             self.held = None;
-            return true;
+            return Rejected::Forgotten;
         }
         held.suspect = true;
         held.renew_at = held.renew_at.min(self.forced.not_before.unwrap_or(now));
-        self.settled = generation;
         if self.newest.as_ref().is_some_and(|pair| pair.state == PairState::Good) && !self.missing {
             // What the refresh token gives is refused: the keys know better.
             self.refresh = None;
         }
-        false
+        Rejected::Stands
     }
 
     /// The token in use, and its end.
     pub(super) fn token(&self) -> Option<(&Token, Instant)> {
         self.held.as_ref().map(|held| (&held.token, held.ends))
-    }
-
-    /// A 401 up to this generation is an answer.
-    pub(super) fn settled(&self) -> u64 {
-        self.settled
     }
 
     /// How things stand with access.

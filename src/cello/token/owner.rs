@@ -1,6 +1,7 @@
 //! The owner of the token where access keys are exchanged for it: drives [`Machine`], asks, publishes,
 //! logs and counts.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tower::Service;
 use tracing::{debug, error, info, warn};
 
 use super::exchange::{Failure, exchange};
-use super::machine::{Ask, Machine, Next, Standing};
-use super::{Slot, Tokens};
+use super::machine::{Ask, Machine, Next, Rejected, Standing};
+use super::{Rejection, Slot, Tokens};
 use crate::cello::Access;
 use crate::cello::answer::Answer;
 use crate::cello::credentials::Reading;
@@ -31,6 +32,8 @@ pub(in crate::cello) struct Owner<S> {
     rng: fastrand::Rng,
     tokens: Arc<Tokens>,
     credentials: watch::Receiver<Reading>,
+    /// The 401s up to this ticket stand.
+    settled: u64,
     /// Since when access stands as it does.
     since: (Standing, Timestamp),
     /// What was complained about in the log and is not over.
@@ -66,6 +69,7 @@ where
             rng,
             tokens,
             credentials,
+            settled: 0,
             since,
             complaint: None,
         }
@@ -79,19 +83,29 @@ where
             let next = self.machine.next(self.clock.instant());
             self.publish();
             match next {
-                Next::Ask(ask) => self.ask(ask).await,
+                Next::Ask(ask) => self.ask(ask, &mut rejections).await,
                 Next::Wait(until) => tokio::select! {
                     () = wait_until(until) => {}
                     Ok(()) = self.credentials.changed() => self.read_credentials(),
-                    Ok(()) = rejections.changed() => self.reject(*rejections.borrow_and_update()),
+                    Ok(()) = rejections.changed() => self.reject(&mut rejections),
                 },
             }
         }
     }
 
-    async fn ask(&mut self, ask: Ask) {
+    async fn ask(&mut self, ask: Ask, rejections: &mut watch::Receiver<Rejection>) {
         let asked = self.clock.instant();
-        let result = exchange(self.stack.clone(), &ask, self.timeout).await;
+        let mut asking = pin!(exchange(self.stack.clone(), &ask, self.timeout));
+        let result = loop {
+            tokio::select! {
+                result = &mut asking => break result,
+                // Nobody with a 401 has to wait for a slow Cello to learn that it stands.
+                Ok(()) = rejections.changed() => {
+                    self.reject(rejections);
+                    self.publish();
+                }
+            }
+        };
         let now = self.clock.instant();
         self.metrics.token_duration.observe(now.duration_since(asked).as_secs_f64());
         match result {
@@ -135,10 +149,15 @@ where
         self.settle_complaint();
     }
 
-    fn reject(&mut self, generation: u64) {
-        if self.machine.rejected(self.clock.instant(), generation, &mut self.rng) {
-            self.metrics.token_invalidations.with(Invalidation::Http401).inc();
-            info!(event = "token_refused", "the access token was answered 401; a new one is asked for");
+    fn reject(&mut self, rejections: &mut watch::Receiver<Rejection>) {
+        let Rejection { generation, ticket } = *rejections.borrow_and_update();
+        match self.machine.rejected(self.clock.instant(), generation, &mut self.rng) {
+            Rejected::Superseded => {}
+            Rejected::Stands => self.settled = ticket,
+            Rejected::Forgotten => {
+                self.metrics.token_invalidations.with(Invalidation::Http401).inc();
+                info!(event = "token_refused", "the access token was answered 401; a new one is asked for");
+            }
         }
     }
 
@@ -158,7 +177,7 @@ where
         self.metrics.token_expiry.set(left.map_or(0.0, |left| self.clock.now().plus(left).as_seconds()));
         let sound = !matches!(self.machine.keys(), Standing::Refused | Standing::Missing);
         self.metrics.credentials_ok.set(i64::from(sound));
-        self.tokens.publish(Slot { token, open: false, settled: self.machine.settled(), access });
+        self.tokens.publish(Slot { token, open: false, settled: self.settled, access });
     }
 
     /// Whether this is news.

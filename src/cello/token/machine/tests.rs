@@ -78,7 +78,7 @@ impl Bench {
         self.machine.refused(self.now, &ask, Refusal::Failed(None), &mut self.rng);
     }
 
-    fn reject(&mut self, generation: u64) -> bool {
+    fn reject(&mut self, generation: u64) -> Rejected {
         self.machine.rejected(self.now, generation, &mut self.rng)
     }
 
@@ -211,20 +211,20 @@ fn missing_keys_leave_the_token_in_use_and_are_taken_up_when_they_are_back() {
 #[test]
 fn a_401_forgets_the_token_and_asks_at_once_and_only_once() {
     let mut bench = Bench::with_token();
-    assert!(bench.reject(1));
+    assert_eq!(bench.reject(1), Rejected::Forgotten);
     assert_eq!((bench.generation(), bench.asks().as_deref()), (None, Some("r1")));
     bench.grant(100.0, None);
-    assert!(!bench.reject(1), "a late 401 for the old token");
-    assert_eq!((bench.generation(), bench.machine.settled(), bench.asks()), (Some(2), 0, None));
+    assert_eq!(bench.reject(1), Rejected::Superseded, "a late 401 for the old token");
+    assert_eq!((bench.generation(), bench.asks()), (Some(2), None));
 }
 
 #[test]
-fn a_fresh_token_that_is_refused_stays_and_its_401_is_settled() {
+fn a_fresh_token_that_is_refused_stays_and_its_401_stands() {
     let mut bench = Bench::with_token();
     bench.reject(1);
     bench.grant(100.0, None);
-    assert!(!bench.reject(2));
-    assert_eq!((bench.generation(), bench.machine.settled(), bench.asks()), (Some(2), 2, None));
+    assert_eq!(bench.reject(2), Rejected::Stands);
+    assert_eq!((bench.generation(), bench.asks()), (Some(2), None));
     assert_eq!(bench.pass(1.0).asks().as_deref(), Some("k1"), "what the refresh token gives is refused");
 }
 
@@ -251,13 +251,13 @@ fn after_a_quiet_time_a_401_is_the_first_again() {
     for _ in 0..4 {
         bench.pass(61.0);
         let generation = bench.generation().unwrap();
-        assert!(bench.reject(generation));
+        assert_eq!(bench.reject(generation), Rejected::Forgotten);
         bench.grant(1_000.0, None);
     }
     bench.pass(300.0);
-    assert!(bench.reject(5));
+    assert_eq!(bench.reject(5), Rejected::Forgotten);
     bench.grant(1_000.0, None);
-    assert!(bench.pass(1.0).reject(6), "the pause is the first again: 1 s at most");
+    assert_eq!(bench.pass(1.0).reject(6), Rejected::Forgotten, "the pause is the first again: 1 s at most");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn wrong_configuration_exits_78_with_every_fault() {
     setup.set("FORWARD__CONCURENCY", "8").set("INGEST__IDLE_TIMEOUT", "120").set("OUTBOX__MAX_BYTES", "much");
     let (code, _, stderr) = setup.call(&["run"]);
     assert_eq!(code, 78, "{stderr}");
-    for part in ["cello.base_url", "concurency", "forward.concurrency", "ingest.idle_timeout", "outbox.max_bytes"] {
+    for part in ["cello.base_url", "CELLO_RELAY_FORWARD__CONCURRENCY", "ingest.idle_timeout", "outbox.max_bytes"] {
         assert!(stderr.contains(part), "{part} is not in:\n{stderr}");
     }
 }

@@ -1,7 +1,7 @@
 /* Preloaded into a relay under test: makes the disk fail on demand.
  *
  * FAULT_FILE names a file whose first word is read before each call: "eio-sync" fails every fsync and
- * fdatasync with EIO, "enospc" fails every growing write with ENOSPC, "slow-sync" delays syncs by 50 ms.
+ * fdatasync with EIO, "slow-sync" delays them by 50 ms.
  * Only files whose path has FAULT_DIR in it are affected. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -10,9 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -57,18 +55,3 @@ int fdatasync(int fd) {
     if (sync_fails(fd)) { errno = EIO; return -1; }
     return real(fd);
 }
-
-static int no_space(int fd, off_t end) {
-    struct stat st;
-    if (!watched(fd) || !mode_is("enospc")) return 0;
-    return fstat(fd, &st) == 0 && end > st.st_size;
-}
-
-#define WRITE_LIKE(name, type)                                                       \
-    ssize_t name(int fd, const void *data, size_t size, type at) {                   \
-        ssize_t (*real)(int, const void *, size_t, type) = dlsym(RTLD_NEXT, #name);  \
-        if (no_space(fd, (off_t)at + (off_t)size)) { errno = ENOSPC; return -1; }    \
-        return real(fd, data, size, at);                                             \
-    }
-WRITE_LIKE(pwrite, off_t)
-WRITE_LIKE(pwrite64, off64_t)

@@ -2,8 +2,12 @@
 
 mod cello;
 mod config;
+mod conformance;
 mod forwarder;
 mod http;
 mod ingress;
+mod outbox_file;
+mod outbox_model;
+mod outbox_support;
 mod simulator;
 mod wire;

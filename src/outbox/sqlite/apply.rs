@@ -59,7 +59,7 @@ impl Store {
         self.write_pending(env)?;
         if self.queue.is_clogged() {
             for user in self.queue.blocked_users() {
-                self.gate(env, &user, Duration::ZERO)?;
+                self.gate(env, &user, None)?;
             }
         }
         for seq in work.abandoned {
@@ -91,7 +91,7 @@ impl Store {
         for pending in self.queue.pending().to_vec() {
             match pending {
                 Pending::Park(user, seq) => {
-                    self.gate(env, &user, Duration::ZERO)?;
+                    self.gate(env, &user, None)?;
                     self.sql.park(&user, seq)?;
                 }
                 Pending::Corrupt(user, seq) => self.bury(env, seq, Reason::Corrupt, user.as_ref())?,
@@ -248,20 +248,21 @@ impl Store {
         }
         let user = &flight.waiting.event.user;
         let now = env.clock.now();
-        self.gate(env, user, at.since(now).max(Duration::from_millis(1)))?;
+        self.gate(env, user, Some(at.since(now)))?;
         self.sql.park(user, seq)?;
         Ok(())
     }
 
     // --- lines behind gates
 
-    /// Gates a user, parking all of it that is only in memory. A gate that is there already moves to
-    /// `wait` from now, unless `wait` is zero: then it stays.
-    pub(super) fn gate(&mut self, env: &Env, user: &UserId, wait: Duration) -> Result<(), Fault> {
+    /// Gates a user for `wait` from now, parking all of it that is only in memory. With `None` a gate
+    /// that is there stays as it is, and a new one is due at once.
+    pub(super) fn gate(&mut self, env: &Env, user: &UserId, wait: Option<Duration>) -> Result<(), Fault> {
         let is_gated = self.books.gates > 0 && self.sql.gate(user)?.is_some();
-        if is_gated && wait.is_zero() {
+        if is_gated && wait.is_none() {
             return Ok(());
         }
+        let wait = wait.unwrap_or_default();
         let due = self.pace.now(env.clock.now(), env.clock.instant()).plus(wait);
         self.sql.set_gate(user, Gate { due, wait })?;
         if is_gated {

@@ -7,7 +7,6 @@ use super::row::DeadRow;
 use super::store::Store;
 use crate::metrics::Discarded;
 use crate::outbox::{Filter, Selection, State};
-use std::time::Duration;
 
 /// Dead letters looked at in one transaction.
 const SLICE: usize = 256;
@@ -77,7 +76,7 @@ impl Store {
         let is_read = seq < self.queue.cursor;
         let is_parked_over = self.books.gates > 0 && self.sql.last_parked(&row.user)?.is_some_and(|last| seq < last);
         if is_read || is_parked_over {
-            self.gate(env, &row.user, Duration::ZERO)?;
+            self.gate(env, &row.user, None)?;
             self.sql.park(&row.user, seq)?;
         }
         Ok(())

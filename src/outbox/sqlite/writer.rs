@@ -23,9 +23,11 @@ use super::sql::FRAME_BYTES;
 use super::store::{Failure, Store};
 use super::volume::Lock;
 use crate::outbox::lease::Returns;
-use crate::outbox::{AppendError, Claimed, ReadError, Stats, Want};
+use crate::outbox::{AppendError, Claimed, ReadError, Receipt, SettleError, Settled, Stats, Want};
 
-/// The WAL is moved into the database when it is this large: it stays under 4 MiB.
+/// The WAL stays under this, but for a single batch that is larger.
+const WAL_MAX_BYTES: u64 = 4 << 20;
+/// The WAL is moved into the database when it is this large.
 const CHECKPOINT_BYTES: u64 = 3 << 20;
 /// The longest wait of an idle writer.
 const IDLE: Duration = Duration::from_secs(10);
@@ -54,6 +56,8 @@ pub(super) struct Writer {
     claims: VecDeque<(Want, oneshot::Sender<Vec<Claimed>>)>,
     jobs: VecDeque<(Job, oneshot::Sender<Result<u64, ReadError>>)>,
     closing: Vec<oneshot::Sender<()>>,
+    /// To be given once the state they tell of can be seen.
+    answers: Vec<Answer>,
     stats: Stats,
     reopen: Reopen,
     chores_at: Instant,
@@ -64,6 +68,28 @@ pub(super) struct Writer {
     oldest_seq: Option<u64>,
     /// Keeps other processes out until the thread ends.
     lock: Lock,
+}
+
+/// An answer and who waits for it.
+enum Answer {
+    Append(oneshot::Sender<Result<Receipt, AppendError>>, Result<Receipt, AppendError>),
+    /// A caller that left drops its leases, which brings the events back.
+    Claim(oneshot::Sender<Vec<Claimed>>, Vec<Claimed>),
+    Intend(oneshot::Sender<Result<(), SettleError>>, Result<(), SettleError>),
+    Settle(oneshot::Sender<Result<Settled, SettleError>>, Result<Settled, SettleError>),
+    Decide(oneshot::Sender<Result<u64, ReadError>>, Result<u64, ReadError>),
+}
+
+impl Answer {
+    fn give(self) {
+        match self {
+            Answer::Append(reply, result) => answer(reply, result),
+            Answer::Claim(reply, claimed) => answer(reply, claimed),
+            Answer::Intend(reply, result) => answer(reply, result),
+            Answer::Settle(reply, result) => answer(reply, result),
+            Answer::Decide(reply, result) => answer(reply, result),
+        }
+    }
 }
 
 /// When the file is opened again after a failure.
@@ -91,6 +117,7 @@ impl Writer {
             claims: VecDeque::new(),
             jobs: VecDeque::new(),
             closing: Vec::new(),
+            answers: Vec::new(),
             stats,
             reopen: Reopen { at: now, wait: REOPEN_MIN },
             chores_at: now,
@@ -168,16 +195,21 @@ impl Writer {
         self.env.measure();
         let abandoned = self.take_returns();
         if self.store.is_some() {
-            let outcome = self.transact(&mut work, &abandoned).and_then(|()| self.serve_claims());
+            let mut outcome = self.transact(&mut work, &abandoned);
+            if outcome.is_ok() && !self.answers.is_empty() {
+                self.give_answers();
+            }
+            outcome = outcome.and_then(|()| self.serve_claims());
             if let Err(fault) = outcome {
                 self.fail(&fault);
             }
         } else {
             self.refuse(&mut work);
         }
+        self.give_answers();
+        // What was not answered goes unanswered, which says that nothing could be written.
         work.clear();
         self.work = work;
-        self.publish();
         if let Err(fault) = self.keep_house() {
             self.fail(&fault);
             self.publish();
@@ -272,14 +304,16 @@ impl Writer {
             match (command, effect) {
                 (Command::Append { reply, .. }, Effect::Appended { receipt, waiting }) => {
                     appended.extend(waiting);
-                    answer(reply, Ok(receipt));
+                    self.answers.push(Answer::Append(reply, Ok(receipt)));
                 }
-                (Command::Append { reply, .. }, Effect::Refused(error)) => answer(reply, Err(error)),
+                (Command::Append { reply, .. }, Effect::Refused(error)) => {
+                    self.answers.push(Answer::Append(reply, Err(error)));
+                }
                 (Command::Intend { seq, reply, .. }, Effect::Intended(result)) => {
                     if result.is_ok() {
                         store.queue.intended(seq);
                     }
-                    answer(reply, result);
+                    self.answers.push(Answer::Intend(reply, result));
                 }
                 (Command::Settle { seq, reply, .. }, Effect::Settled { result, after }) => {
                     match after {
@@ -290,7 +324,7 @@ impl Writer {
                         After::Released => store.queue.release(seq),
                         After::Nothing => {}
                     }
-                    answer(reply, result);
+                    self.answers.push(Answer::Settle(reply, result));
                 }
                 _ => {}
             }
@@ -307,7 +341,7 @@ impl Writer {
         if slice.is_last
             && let Some((job, reply)) = self.jobs.pop_front()
         {
-            answer(reply, Ok(job.count));
+            self.answers.push(Answer::Decide(reply, Ok(job.count)));
         }
     }
 
@@ -323,14 +357,21 @@ impl Writer {
                     break;
                 }
                 if let Some((_, reply)) = self.claims.pop_front() {
-                    // A caller that left drops its leases, which brings the events back.
-                    answer(reply, claimed);
+                    self.answers.push(Answer::Claim(reply, claimed));
                 }
             } else {
                 self.claims.pop_front();
             }
         }
         Ok(())
+    }
+
+    /// Tells callers what has come of it; whoever then looks at the counts finds them changed.
+    fn give_answers(&mut self) {
+        self.publish();
+        for answer in self.answers.drain(..) {
+            answer.give();
+        }
     }
 
     // --- housekeeping
@@ -346,7 +387,14 @@ impl Writer {
 
     fn checkpoint(&mut self, above_bytes: u64) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
-        if store.sql.wal_frames()? * FRAME_BYTES > above_bytes && store.sql.checkpoint()? {
+        if store.sql.wal_frames()? * FRAME_BYTES <= above_bytes {
+            return Ok(());
+        }
+        // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
+        // too large for that is cut.
+        let is_large = self.env.home.wal_bytes() > WAL_MAX_BYTES;
+        let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
+        if is_done {
             self.stats.checkpointed_at = Some(self.env.clock.now());
         }
         Ok(())

@@ -1,0 +1,154 @@
+//! What tests of the outbox share.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cello_relay::clock::{Clock, SystemClock, Timestamp};
+use cello_relay::event::{Event, EventId, Trigger, UserId};
+use cello_relay::metrics::Metrics;
+use cello_relay::outbox::sqlite::{OpenError, Seams, Settings, Sqlite};
+use cello_relay::outbox::{Attempt, Batch, Claimed, Outbox, Outcome};
+use cello_relay::reason::Reason;
+use tokio::time::Instant;
+
+/// Room for everything, nothing forgotten.
+pub fn settings(dir: &Path) -> Settings {
+    Settings {
+        dir: dir.to_path_buf(),
+        max_bytes: 1 << 30,
+        max_events: 0,
+        min_free_bytes: 0,
+        reserve: 0,
+        remember: Duration::from_secs(3600),
+        remember_max: 100_000,
+        key_remember: Duration::from_secs(86_400),
+        key_max_bytes: 64 << 20,
+        allow_network_fs: true,
+        upstream: "https://api.example".to_owned(),
+    }
+}
+
+/// An event of a user, with a number in its body.
+pub fn event(user: &str, n: usize) -> Event {
+    let body = Bytes::from(format!("{{\"payload\":{{\"newUserId\":\"{user}\",\"n\":{n}}}}}"));
+    Event { user: UserId::new(user), trigger: Trigger::NewSignup, body, trace: (n % 2 == 1).then(|| "00-ab".into()) }
+}
+
+/// One event of each of these users.
+pub fn batch(users: &[&str]) -> Batch {
+    Batch { events: users.iter().map(|user| event(user, 0)).collect(), key: None }
+}
+
+/// Appends one event of each of these users.
+pub async fn append(store: &(impl Outbox + ?Sized), users: &[&str]) -> Vec<EventId> {
+    store.append(batch(users)).await.expect("appends").ids
+}
+
+pub fn ids(claimed: &[Claimed]) -> Vec<EventId> {
+    claimed.iter().map(|claimed| claimed.id).collect()
+}
+
+pub fn users(claimed: &[Claimed]) -> Vec<&str> {
+    claimed.iter().map(|claimed| claimed.event.user.as_str()).collect()
+}
+
+pub fn delivered() -> Outcome {
+    Outcome::Delivered { request_id: Some("request-1".into()) }
+}
+
+pub fn attempt(reason: Reason) -> Attempt {
+    let at = Timestamp::from_millis(1_764_000_000_000);
+    Attempt { at, reason, status: Some(500), request_id: Some("request-0".into()), message: Some("went wrong".into()) }
+}
+
+pub fn retry(at: Timestamp, strike: bool) -> Outcome {
+    Outcome::Retry { at, strike, attempt: attempt(Reason::Http5xx) }
+}
+
+pub fn dead(reason: Reason) -> Outcome {
+    Outcome::Dead { reason, attempt: attempt(reason) }
+}
+
+/// A clock that stands still unless it is moved, in both of its times.
+pub struct ManualClock {
+    wall_ms: AtomicI64,
+    run: AtomicU64,
+    origin: Instant,
+}
+
+impl ManualClock {
+    pub fn new() -> Self {
+        Self { wall_ms: AtomicI64::new(1_764_000_000_000), run: AtomicU64::new(0), origin: Instant::now() }
+    }
+
+    /// Time passes.
+    pub fn pass(&self, by: Duration) {
+        self.run.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+        self.wall_ms.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock.
+    pub fn set_back(&self, by: Duration) {
+        self.wall_ms.fetch_sub(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.wall_ms.load(Ordering::SeqCst))
+    }
+
+    fn instant(&self) -> Instant {
+        self.origin + Duration::from_millis(self.run.load(Ordering::SeqCst))
+    }
+}
+
+/// A directory with an outbox that can be opened again and again, and whose commits can be made to fail.
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    pub settings: Settings,
+    failures: Arc<Mutex<VecDeque<ErrorKind>>>,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        Self::with(Arc::new(SystemClock), |_| {})
+    }
+
+    pub fn with(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(&dir.path().join("outbox"));
+        change(&mut settings);
+        Self { dir, metrics: Arc::default(), clock, settings, failures: Arc::default() }
+    }
+
+    pub fn try_open(&self) -> Result<Sqlite, OpenError> {
+        let failures = Arc::clone(&self.failures);
+        let before_commit = move || match failures.lock().unwrap().pop_front() {
+            Some(kind) => Err(kind.into()),
+            None => Ok(()),
+        };
+        let seams = Seams { first_seq: Some(1), salt: Box::new(|| 0), before_commit: Box::new(before_commit) };
+        Sqlite::open_with(self.settings.clone(), Arc::clone(&self.clock), Arc::clone(&self.metrics), seams)
+    }
+
+    pub fn open(&self) -> Sqlite {
+        self.try_open().expect("opens")
+    }
+
+    /// The next commits fail like that, one after the other.
+    pub fn fail_next_commit(&self, kind: ErrorKind) {
+        self.failures.lock().unwrap().push_back(kind);
+    }
+
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.settings.dir.join(name)
+    }
+}

@@ -31,6 +31,8 @@ use crate::reason::Reason;
 /// So many events may be answered and not yet durably settled, beyond those being sent. What is
 /// settled in vain after a crash is sent twice, so this bounds the duplicates.
 const UNSETTLED_BEYOND_CONCURRENCY: usize = 64;
+/// So many events are kept claimed and unsent at full speed: what a commit's time can send.
+const AT_HAND: usize = 64;
 /// The first wait between probes; it doubles …
 const PROBE_MIN: Duration = Duration::from_secs(1);
 /// … up to this: tens of calls in ten minutes, and found within half a minute when Cello is back.
@@ -147,9 +149,10 @@ impl Governor {
     fn permit_closed(&mut self, now: Instant) -> Permit {
         let slots = self.limit.saturating_sub(self.sending).min(self.room());
         let send = slots.min(self.pacing.available(now));
-        // At full speed as many again are kept at hand, so that a free slot need not wait for a claim.
+        // At full speed more are kept at hand: a claim takes as long as a commit, and meanwhile every free
+        // slot needs an event.
         let at_full_speed = self.limit == self.settings.concurrency && !self.pacing.is_limited();
-        let keep = if at_full_speed { send + self.settings.concurrency } else { send };
+        let keep = if at_full_speed { send + AT_HAND } else { send };
         let ask_at = if slots > 0 { self.pacing.next() } else { None };
         Permit { send, keep, rotate: self.draining, ask_at }
     }

@@ -195,6 +195,29 @@ async fn space_is_given_back_when_it_is_not_needed_any_more() {
 }
 
 #[tokio::test]
+async fn an_idle_store_holds_no_trace_of_delivered_payloads() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    for n in 0..20 {
+        let mut events = numbered(10, 10);
+        events.events.iter_mut().for_each(|event| event.body = format!("secret of {n}").into());
+        store.append(events).await.unwrap();
+    }
+    let is_traced = || {
+        let files = fs::read_dir(&fixture.settings.dir).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+        files.into_iter().any(|bytes| bytes.windows(9).any(|window| window == b"secret of"))
+    };
+    assert!(is_traced());
+    deliver_all(&store).await;
+    until(&store, |_| {
+        clock.pass(Duration::from_secs(6));
+        !is_traced()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_delivered_are_forgotten_by_count_and_by_age() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.remember_max = 5);

@@ -41,8 +41,10 @@ const WRITER_PRAGMAS: &str = "
     PRAGMA wal_autocheckpoint = 0;
     -- A WAL that grew in a burst is cut back to 4 MiB when it starts over.
     PRAGMA journal_size_limit = 4194304;
-    -- Personal data of delivered and erased events does not linger in free pages.
-    PRAGMA secure_delete = ON;
+    -- Personal data of events that ended is overwritten where a page is written anyway. Pages that got
+    -- free altogether are used again or given back, the idle WAL is emptied: see writer/house. (ON
+    -- writes free pages once more: 3,450 instead of 3,040 bytes for each delivered event.)
+    PRAGMA secure_delete = FAST;
     -- The only connection that writes; kept small, the queue is read in sequence.
     PRAGMA cache_size = -2048;
 ";

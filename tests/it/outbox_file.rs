@@ -1,5 +1,7 @@
 //! What the embedded store promises about its file: crashes, damage, full disks, bounds, versions.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -332,6 +334,31 @@ async fn a_file_that_is_no_database_is_moved_aside() {
     append(&store, &["a"]).await;
     until(&store, |store| store.stats().quarantined_files == 1).await;
     assert_eq!(deliver_all(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_crash_while_a_damaged_file_is_moved_aside_loses_nothing_more() {
+    let name = "outbox-20260101T000000000Z.damaged.db";
+    for moved in ["", "-wal -shm", "-wal -shm .", "-wal -shm . fresh"] {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let appended = append(&store, &["a", "b"]).await;
+        drop(store);
+        fs::write(fixture.path("quarantine"), name).unwrap();
+        for suffix in moved.split_whitespace().filter(|word| *word != "fresh") {
+            let suffix = suffix.trim_start_matches('.');
+            fs::rename(fixture.path(&format!("outbox.db{suffix}")), fixture.path(&format!("{name}{suffix}"))).unwrap();
+        }
+        if moved.ends_with("fresh") {
+            fs::write(fixture.path("outbox.db"), b"").unwrap();
+        }
+        let store = fixture.open();
+        assert_eq!(deliver_all(&store).await, appended, "{moved}");
+        assert_eq!(store.stats().ledger, Ledger { accepted: 2, delivered: 2, ..Ledger::default() });
+        assert!(!fixture.path("quarantine").exists());
+        drop(store);
+        assert_eq!(fixture.open().stats().quarantined_files, 1, "and it is done once");
+    }
 }
 
 #[tokio::test]

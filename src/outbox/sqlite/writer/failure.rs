@@ -84,6 +84,9 @@ impl Writer {
 
 /// Opens the file; a damaged one is moved aside.
 pub(in crate::outbox::sqlite) fn open_or_quarantine(env: &mut Env, epoch: u64) -> Result<Store, Failure> {
+    if env.home.quarantine().is_some() {
+        return recovery::quarantine(env, epoch, None);
+    }
     let first_seq = recovery::first_seq(env);
     match Store::open(env, epoch, first_seq) {
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {

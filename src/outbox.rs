@@ -10,7 +10,7 @@
 //! # What every implementation promises
 //!
 //! * **Append**: when [`Outbox::append`] resolves to `Ok`, the batch is on stable storage, whole. Once
-//!   it was called, the batch is committed even if the caller stops waiting.
+//!   it was enqueued (at the call, if there is room) it is committed even if the caller stops waiting.
 //! * **Order**: events of one user are handed out in append sequence, at most one at a time; the next
 //!   one only after the former's settle is durable. Sequence, never time, decides. Dead letters leave
 //!   the order; a replayed one takes its old place among what still waits.
@@ -21,6 +21,22 @@
 //!   in a [`Ledger`] that changes in the same transaction as the event.
 //! * **Bounds**: a full outbox refuses appends and nothing else.
 //! * **Memory** does not grow with the backlog.
+//!
+//! # Limits of the embedded store
+//!
+//! * A sequence number has 48 bits and starts below 2^40; a file that takes a damaged one's place starts
+//!   2^32 above it, or at 2^41 a damaged file. At 100,000 events a second 2^47 numbers last 44 years.
+//! * Memory: a window of 1,024 events or 1 MiB onto the queue, 2 MiB of appends that wait for a commit,
+//!   2 MiB of page cache, and the events in flight; the same for ten pending events as for ten million.
+//! * Disk: about 1.15 times the bytes of an event while it waits, 50 bytes for each delivered event that
+//!   is remembered (100,000: 5 MB), a WAL of at most 4 MiB, the reserve. A delivered event of 480 bytes
+//!   writes about 3,000 bytes in all: itself to the WAL and to the database, its deletion, and its share
+//!   of the pages that each commit touches.
+//! * Dead letters may take half of `max_bytes`; what dies beyond that waits and is tried every 5 minutes.
+//! * A lost lease, a crash between Cello's 2xx and the commit of its settle, or a damaged file can hand
+//!   an event out again: at least once.
+//! * Recovery from a damaged file keeps events and dead letters; failed attempts, remembered deliveries
+//!   and idempotency keys of that file are forgotten.
 //!
 //! The traits speak of append, claim, lease and settle, never of rows or locks, so that a replicated
 //! store can stand behind them too. [`sqlite`] is the embedded store, [`memory`] the reference model;

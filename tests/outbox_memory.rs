@@ -1,5 +1,7 @@
 //! Memory and opening time with a million events waiting; a process of its own, as it measures itself.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
 #[path = "it/outbox_support.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the integration binary, which uses all of it")]
 mod outbox_support;

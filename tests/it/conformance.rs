@@ -1,5 +1,7 @@
 //! What every outbox promises, run against each of them.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use cello_relay::reason::Reason;
 use crate::outbox_support::{Fixture, append, attempt, batch, dead, delivered, event, ids, retry, settings, users};
 
 /// Both traits, as tests need them.
-pub trait Store: Outbox + DeadLetters {}
+trait Store: Outbox + DeadLetters {}
 impl<T: Outbox + DeadLetters> Store for T {}
 
 struct Subject {

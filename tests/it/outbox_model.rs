@@ -1,5 +1,7 @@
 //! Random histories, side by side on the embedded store and on the model, crashes included.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What tests of the outbox share.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -17,7 +19,7 @@ use cello_relay::reason::Reason;
 use tokio::time::Instant;
 
 /// Room for everything, nothing forgotten.
-pub fn settings(dir: &Path) -> Settings {
+pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         dir: dir.to_path_buf(),
         max_bytes: 1 << 30,
@@ -34,66 +36,66 @@ pub fn settings(dir: &Path) -> Settings {
 }
 
 /// An event of a user, with a number in its body.
-pub fn event(user: &str, n: usize) -> Event {
+pub(crate) fn event(user: &str, n: usize) -> Event {
     let body = Bytes::from(format!("{{\"payload\":{{\"newUserId\":\"{user}\",\"n\":{n}}}}}"));
     Event { user: UserId::new(user), trigger: Trigger::NewSignup, body, trace: (n % 2 == 1).then(|| "00-ab".into()) }
 }
 
 /// One event of each of these users.
-pub fn batch(users: &[&str]) -> Batch {
+pub(crate) fn batch(users: &[&str]) -> Batch {
     Batch { events: users.iter().map(|user| event(user, 0)).collect(), key: None }
 }
 
 /// Appends one event of each of these users.
-pub async fn append(store: &(impl Outbox + ?Sized), users: &[&str]) -> Vec<EventId> {
+pub(crate) async fn append(store: &(impl Outbox + ?Sized), users: &[&str]) -> Vec<EventId> {
     store.append(batch(users)).await.expect("appends").ids
 }
 
-pub fn ids(claimed: &[Claimed]) -> Vec<EventId> {
+pub(crate) fn ids(claimed: &[Claimed]) -> Vec<EventId> {
     claimed.iter().map(|claimed| claimed.id).collect()
 }
 
-pub fn users(claimed: &[Claimed]) -> Vec<&str> {
+pub(crate) fn users(claimed: &[Claimed]) -> Vec<&str> {
     claimed.iter().map(|claimed| claimed.event.user.as_str()).collect()
 }
 
-pub fn delivered() -> Outcome {
+pub(crate) fn delivered() -> Outcome {
     Outcome::Delivered { request_id: Some("request-1".into()) }
 }
 
-pub fn attempt(reason: Reason) -> Attempt {
+pub(crate) fn attempt(reason: Reason) -> Attempt {
     let at = Timestamp::from_millis(1_764_000_000_000);
     Attempt { at, reason, status: Some(500), request_id: Some("request-0".into()), message: Some("went wrong".into()) }
 }
 
-pub fn retry(at: Timestamp, strike: bool) -> Outcome {
+pub(crate) fn retry(at: Timestamp, strike: bool) -> Outcome {
     Outcome::Retry { at, strike, attempt: attempt(Reason::Http5xx) }
 }
 
-pub fn dead(reason: Reason) -> Outcome {
+pub(crate) fn dead(reason: Reason) -> Outcome {
     Outcome::Dead { reason, attempt: attempt(reason) }
 }
 
 /// A clock that stands still unless it is moved, in both of its times.
-pub struct ManualClock {
+pub(crate) struct ManualClock {
     wall_ms: AtomicI64,
     run: AtomicU64,
     origin: Instant,
 }
 
 impl ManualClock {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { wall_ms: AtomicI64::new(1_764_000_000_000), run: AtomicU64::new(0), origin: Instant::now() }
     }
 
     /// Time passes.
-    pub fn pass(&self, by: Duration) {
+    pub(crate) fn pass(&self, by: Duration) {
         self.run.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
         self.wall_ms.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
     }
 
     /// Somebody sets the clock.
-    pub fn set_back(&self, by: Duration) {
+    pub(crate) fn set_back(&self, by: Duration) {
         self.wall_ms.fetch_sub(by.as_millis() as i64, Ordering::SeqCst);
     }
 }
@@ -109,27 +111,27 @@ impl Clock for ManualClock {
 }
 
 /// A directory with an outbox that can be opened again and again, and whose commits can be made to fail.
-pub struct Fixture {
-    pub dir: tempfile::TempDir,
-    pub metrics: Arc<Metrics>,
-    pub clock: Arc<dyn Clock>,
-    pub settings: Settings,
+pub(crate) struct Fixture {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
     failures: Arc<Mutex<VecDeque<ErrorKind>>>,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Arc::new(SystemClock), |_| {})
     }
 
-    pub fn with(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = settings(&dir.path().join("outbox"));
         change(&mut settings);
         Self { dir, metrics: Arc::default(), clock, settings, failures: Arc::default() }
     }
 
-    pub fn try_open(&self) -> Result<Sqlite, OpenError> {
+    pub(crate) fn try_open(&self) -> Result<Sqlite, OpenError> {
         let failures = Arc::clone(&self.failures);
         let before_commit = move || match failures.lock().unwrap().pop_front() {
             Some(kind) => Err(kind.into()),
@@ -139,16 +141,16 @@ impl Fixture {
         Sqlite::open_with(self.settings.clone(), Arc::clone(&self.clock), Arc::clone(&self.metrics), seams)
     }
 
-    pub fn open(&self) -> Sqlite {
+    pub(crate) fn open(&self) -> Sqlite {
         self.try_open().expect("opens")
     }
 
     /// The next commits fail like that, one after the other.
-    pub fn fail_next_commit(&self, kind: ErrorKind) {
+    pub(crate) fn fail_next_commit(&self, kind: ErrorKind) {
         self.failures.lock().unwrap().push_back(kind);
     }
 
-    pub fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.settings.dir.join(name)
     }
 }

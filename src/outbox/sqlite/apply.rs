@@ -13,7 +13,7 @@ use super::row::{Gate, KeyRow, Row, event_bytes};
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
-use crate::outbox::{AppendError, Attempt, Batch, Key, Outcome, Progress, Receipt, SettleError, Settled};
+use crate::outbox::{AppendError, Attempt, Batch, Bound, Key, Outcome, Progress, Receipt, SettleError, Settled};
 use crate::reason::Reason;
 
 /// A dead letter that found no room is tried again after so long.
@@ -72,10 +72,7 @@ impl Store {
         let mut effects = Vec::with_capacity(work.commands.len());
         for command in work.commands {
             effects.push(match command {
-                Command::Append { .. } if work.is_full => {
-                    Effect::Refused(AppendError::Full(crate::outbox::Bound::Disk))
-                }
-                Command::Append { batch, .. } => self.append(env, batch, &mut added)?,
+                Command::Append { batch, .. } => self.append(env, batch, &mut added, work.is_full)?,
                 Command::Intend { seq, epoch, .. } => self.intend(*seq, *epoch)?,
                 Command::Settle { seq, epoch, outcome, .. } => self.settle(env, *seq, *epoch, outcome)?,
                 Command::Claim { .. } | Command::Decide { .. } | Command::Close { .. } => Effect::None,
@@ -102,12 +99,15 @@ impl Store {
 
     // --- append
 
-    fn append(&mut self, env: &mut Env, batch: &Batch, added: &mut u64) -> Result<Effect, Fault> {
+    fn append(&mut self, env: &mut Env, batch: &Batch, added: &mut u64, is_full: bool) -> Result<Effect, Fault> {
         let now = env.clock.now();
         if let Some(key) = &batch.key
             && let Some(effect) = self.answer_again(env, key, now)?
         {
             return Ok(effect);
+        }
+        if is_full {
+            return Ok(Effect::Refused(AppendError::Full(Bound::Disk)));
         }
         let bytes = batch.events.iter().map(event_bytes).sum();
         if let Err(bound) = env.room(self, *added, bytes, batch.events.len() as u64) {
@@ -163,7 +163,7 @@ impl Store {
             let Some((row_id, _, bytes)) = self.sql.oldest_key()? else { break };
             self.sql.delete_key(row_id)?;
             self.books.key_bytes = self.books.key_bytes.saturating_sub(bytes);
-            env.metrics.idempotency_evicted.inc();
+            self.counts.evicted += 1;
         }
         Ok(())
     }
@@ -283,7 +283,9 @@ impl Store {
         if self.books.gates == 0 || self.sql.gate(user)?.is_none() {
             return Ok(());
         }
-        self.sql.unpark(user, seq)?;
+        if !self.sql.unpark(user, seq)? {
+            return Ok(());
+        }
         if self.sql.first_parked(user)?.is_some() {
             // Behind the other users that are due: they take turns.
             let due = self.pace.now(env.clock.now(), env.clock.instant());
@@ -303,8 +305,7 @@ impl Store {
         let row = self.sql.event(seq)?;
         let user = user.cloned().or_else(|| row.as_ref().map(|row| row.event.user.clone()));
         if row.is_some() {
-            env.metrics.dead_lettered.with(why).inc();
-            tracing::error!(event = "event_buried", seq, reason = why.as_str(), "an event became a dead letter");
+            self.counts.buried.push((seq, why));
         }
         self.bury_after(env, seq, why, user.as_ref(), attempts)?;
         self.sql.delete_intent(seq)?;

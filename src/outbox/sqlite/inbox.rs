@@ -140,7 +140,11 @@ impl Inbox {
 
     /// Makes the writer stop where it is.
     pub(super) fn abandon(&self) {
-        self.state().end = End::Abandoned;
+        let mut state = self.state();
+        state.end = End::Abandoned;
+        let unanswered = std::mem::take(&mut state.commands);
+        drop(state);
+        drop(unanswered);
         self.room.close();
         self.bell.notify_one();
     }

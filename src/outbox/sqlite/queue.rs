@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_users_second_event_waits_until_the_first_has_landed() {
         let mut queue = Queue::starting_at(4);
-        [waiting("a", 1), waiting("a", 2), waiting("b", 3)].map(|waiting| queue.offer(waiting));
+        [waiting("a", 1), waiting("a", 2), waiting("b", 3)].into_iter().for_each(|waiting| queue.offer(waiting));
         assert_eq!([fly(&mut queue, false), fly(&mut queue, false), fly(&mut queue, false)], [Some(1), Some(3), None]);
         queue.land(1);
         assert_eq!(fly(&mut queue, false), Some(2));
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_released_event_goes_before_its_users_next() {
         let mut queue = Queue::starting_at(3);
-        [waiting("a", 1), waiting("a", 2)].map(|waiting| queue.offer(waiting));
+        [waiting("a", 1), waiting("a", 2)].into_iter().for_each(|waiting| queue.offer(waiting));
         assert_eq!(fly(&mut queue, false), Some(1));
         queue.release(1);
         assert_eq!(fly(&mut queue, false), Some(1));
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn shy_takes_pass_over_users_that_were_released_lately() {
         let mut queue = Queue::starting_at(3);
-        [waiting("a", 1), waiting("b", 2)].map(|waiting| queue.offer(waiting));
+        [waiting("a", 1), waiting("b", 2)].into_iter().for_each(|waiting| queue.offer(waiting));
         assert_eq!(fly(&mut queue, true), Some(1));
         queue.release(1);
         assert_eq!(fly(&mut queue, true), Some(2));
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn the_mark_never_passes_what_is_only_in_memory() {
         let mut queue = Queue::starting_at(9);
-        [waiting("a", 5), waiting("b", 7)].map(|waiting| queue.offer(waiting));
+        [waiting("a", 5), waiting("b", 7)].into_iter().for_each(|waiting| queue.offer(waiting));
         assert_eq!(fly(&mut queue, false), Some(5));
         assert_eq!(queue.mark(), 5);
         queue.gated(&UserId::new("a"));

@@ -6,19 +6,22 @@
 //! starts it again.
 
 use super::env::Env;
-use super::fault::Fault;
+use super::fault::{Fault, OpenError};
 use super::row::Books;
 use super::sql::Sql;
 use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
-use crate::metrics::Lost;
 use crate::outbox::Ledger;
 
 /// Names of damaged files that are still to be read, a line each.
 const META_FILES: &str = "recovering";
 /// What came over so far: undelivered and dead expected; undelivered, dead and bytes of dead restored.
 const META_TALLY: &str = "recovered";
-/// Rows copied by one transaction.
+/// Rows copied by one transaction, at most …
 const SLICE: u64 = 256;
+/// … and about so many bytes of them.
+const SLICE_BYTES: u64 = 1 << 20;
+/// Rows read at a time against the sequence, behind a damaged place.
+const SLICE_DOWN: u64 = 16;
 
 /// A copy under way.
 pub(super) struct Recovery {
@@ -48,10 +51,14 @@ enum Pass {
 }
 
 /// Moves the damaged file aside and opens a fresh one. `known`: the counts, if the process has them.
+///
+/// A crash in between is made good by the next opening: the name is written down first, and struck out
+/// when the fresh file says by itself what has to be copied.
 pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Result<Store, Failure> {
-    let peeked = peek(env);
-    let name = env.home.move_aside(env.clock.now()).map_err(|error| Failure::Refused(io_error(&error)))?;
+    let moved = env.home.begin_quarantine(env.clock.now()).and_then(|name| env.home.move_aside(&name).map(|()| name));
+    let name = moved.map_err(|error| io_error(&error))?;
     env.volume.damaged_files = env.home.damaged_files();
+    let peeked = peek(env, &name);
     let books = known.or(peeked.books);
     tracing::error!(
         event = "outbox_quarantined",
@@ -65,13 +72,16 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
         |first| former_next.unwrap_or(first) + (1 << 32),
     );
     let mut store = Store::open(env, epoch, first_seq)?;
-    let files = if peeked.is_readable { [vec![name], peeked.files].concat() } else { peeked.files };
-    store.expect_recovery(books.unwrap_or_default().ledger, files)?;
+    if store.recovery.is_none() {
+        let files = if peeked.is_readable { [vec![name], peeked.files].concat() } else { Vec::new() };
+        store.expect_recovery(books.unwrap_or_default().ledger, files)?;
+    }
+    env.home.end_quarantine().map_err(|error| io_error(&error))?;
     Ok(store)
 }
 
-fn io_error(error: &std::io::Error) -> super::OpenError {
-    super::OpenError::Io { doing: "move the damaged outbox aside", reason: error.to_string() }
+fn io_error(error: &std::io::Error) -> OpenError {
+    OpenError::Io { doing: "move the damaged outbox aside", reason: error.to_string() }
 }
 
 /// What a damaged file still tells of itself.
@@ -83,8 +93,8 @@ struct Peeked {
     is_readable: bool,
 }
 
-fn peek(env: &Env) -> Peeked {
-    let Ok(sql) = Sql::open_read_only(&env.home.database()) else { return Peeked::default() };
+fn peek(env: &Env, name: &str) -> Peeked {
+    let Ok(sql) = Sql::open_read_only(&env.home.named(name)) else { return Peeked::default() };
     let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
     let is_ours = sql.meta(META_UPSTREAM).map_or(true, |bound| bound.is_none_or(|url| url == env.settings.upstream));
     if !is_known || !is_ours {
@@ -148,7 +158,7 @@ impl Store {
     pub(super) fn recover(&mut self, env: &Env) -> Result<bool, Fault> {
         let Some(mut recovery) = self.recovery.take() else { return Ok(true) };
         let Some(file) = recovery.files.first().cloned() else {
-            self.end_recovery(env, &recovery.tally)?;
+            self.end_recovery(&recovery.tally)?;
             return Ok(true);
         };
         let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&env.home.named(&file)), Ok);
@@ -175,22 +185,24 @@ impl Store {
         let mut rows = Vec::new();
         let next = match pass {
             Pass::EventsUp(from) => {
+                let mut bytes = 0;
                 let read = source.events_from(from, SLICE, |row| {
+                    bytes += row.bytes();
                     rows.push(row);
-                    true
+                    bytes < SLICE_BYTES
                 });
                 let reached = rows.last().map_or(from, |row| row.seq + 1);
                 match read {
-                    Ok(SLICE..) => Pass::EventsUp(reached),
+                    Ok(count) if count == SLICE || bytes >= SLICE_BYTES => Pass::EventsUp(reached),
                     Ok(_) => Pass::Dead(0),
                     Err(_) => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
                 }
             }
             Pass::EventsDown { from, stop } => {
-                let read = source.events_down_from(from, SLICE, |row| rows.push(row));
+                let read = source.events_down_from(from, SLICE_DOWN, |row| rows.push(row));
                 let reached = rows.last().map_or(stop, |row| row.seq);
                 match read {
-                    Ok(SLICE..) if reached > stop => Pass::EventsDown { from: reached - 1, stop },
+                    Ok(SLICE_DOWN..) if reached > stop => Pass::EventsDown { from: reached - 1, stop },
                     _ => Pass::Dead(0),
                 }
             }
@@ -204,19 +216,24 @@ impl Store {
     }
 
     fn copy_dead(&self, source: &Sql, from: u64, tally: &mut Tally) -> Result<Pass, Fault> {
-        let Ok(rows) = source.whole_dead_from(from, SLICE) else { return Ok(Pass::Ended) };
-        for (row, died_at, why, attempts) in &rows {
-            if self.sql.restore_dead(row, *died_at, why, *attempts)? {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let read = source.whole_dead_from(from, SLICE, |dead| {
+            bytes += dead.row.bytes();
+            rows.push(dead);
+            bytes < SLICE_BYTES
+        });
+        for dead in &rows {
+            if self.sql.restore_dead(dead)? {
                 tally.dead += 1;
-                tally.dead_bytes += row.bytes();
+                tally.dead_bytes += dead.row.bytes();
             }
         }
-        let is_last = (rows.len() as u64) < SLICE;
-        Ok(rows.last().filter(|_| !is_last).map_or(Pass::Ended, |(row, ..)| Pass::Dead(row.seq + 1)))
+        let is_more = read.is_ok_and(|count| count == SLICE || bytes >= SLICE_BYTES);
+        Ok(rows.last().filter(|_| is_more).map_or(Pass::Ended, |dead| Pass::Dead(dead.row.seq + 1)))
     }
 
     /// Books what was not found, and lets the queue move again.
-    fn end_recovery(&mut self, env: &Env, tally: &Tally) -> Result<(), Fault> {
+    fn end_recovery(&mut self, tally: &Tally) -> Result<(), Fault> {
         let expected = tally.expected.undelivered() + tally.expected.dead;
         let found = tally.events + tally.dead;
         let lost = expected.saturating_sub(found);
@@ -228,7 +245,7 @@ impl Store {
         self.books.dead_bytes += tally.dead_bytes;
         self.sql.forget_meta(META_FILES)?;
         self.sql.forget_meta(META_TALLY)?;
-        env.metrics.lost.with(Lost::Corrupt).inc_by(lost);
+        self.counts.lost += lost;
         tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
         Ok(())
     }

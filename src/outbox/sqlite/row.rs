@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
+use crate::metrics::{Lost, Metrics};
 use crate::outbox::{Ledger, Progress};
 use crate::reason::Reason;
 
@@ -88,6 +89,16 @@ impl DeadRow {
     }
 }
 
+/// A dead letter with all that its row holds.
+#[derive(Clone, Debug)]
+pub(super) struct WholeDead {
+    pub(super) row: Row,
+    pub(super) died_at: Timestamp,
+    /// As written; a newer release may have reasons that have no name here.
+    pub(super) reason: String,
+    pub(super) attempts: u32,
+}
+
 /// A delivered event that is remembered.
 #[derive(Clone, Debug)]
 pub(super) struct DoneRow {
@@ -159,6 +170,29 @@ pub(super) struct Books {
     pub(super) dead_bytes: u64,
     /// Bytes of idempotency keys.
     pub(super) key_bytes: u64,
+}
+
+/// What a transaction adds to the metrics once it is committed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    /// Events that the store itself made dead letters.
+    pub(super) buried: Vec<(u64, Reason)>,
+    /// Idempotency keys dropped for want of room.
+    pub(super) evicted: u64,
+    /// Events that a damaged disk took.
+    pub(super) lost: u64,
+}
+
+impl Counts {
+    /// Counts and tells, once it is true.
+    pub(super) fn report(&mut self, metrics: &Metrics) {
+        for (seq, reason) in self.buried.drain(..) {
+            metrics.dead_lettered.with(reason).inc();
+            tracing::error!(event = "event_buried", seq, reason = reason.as_str(), "an event became a dead letter");
+        }
+        metrics.idempotency_evicted.inc_by(std::mem::take(&mut self.evicted));
+        metrics.lost.with(Lost::Corrupt).inc_by(std::mem::take(&mut self.lost));
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::env::Env;
 use super::fault::{Fault, OpenError};
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
-use super::row::Books;
+use super::row::{Books, Counts};
 use super::sql::Sql;
 use crate::event::EventId;
 use crate::reason::Reason;
@@ -37,6 +37,8 @@ pub(super) struct Store {
     pub(super) newly_gated: Vec<crate::event::UserId>,
     /// Events in flight that were settled in the transaction under way.
     pub(super) landed: Vec<u64>,
+    /// What the transaction under way adds to the metrics.
+    pub(super) counts: Counts,
     /// Takes turns between gated users that are due and the others.
     pub(super) due_first: bool,
     /// Pages in use, as of the last commit.
@@ -88,6 +90,7 @@ impl Store {
             recovery,
             newly_gated: Vec::new(),
             landed: Vec::new(),
+            counts: Counts::default(),
             due_first: true,
             live_pages: 0,
             free_pages: 0,
@@ -118,6 +121,7 @@ impl Store {
         self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;
+        self.counts.report(&env.metrics);
         Ok(())
     }
 

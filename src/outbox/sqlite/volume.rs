@@ -12,6 +12,8 @@ use super::fault::OpenError;
 const DATABASE: &str = "outbox.db";
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
+/// Holds the name of a damaged database while it is moved.
+const QUARANTINE: &str = "quarantine";
 /// What a damaged database is called: `outbox-<UTC date time>.damaged.db`.
 const DAMAGED: &str = ".damaged.db";
 /// SQLite's companions of a database file.
@@ -121,8 +123,12 @@ impl Home {
         fs::remove_file(self.dir.join(RESERVE)).is_ok()
     }
 
-    /// Moves a damaged database aside under a dated name, with its companions; gives the new name.
-    pub(super) fn move_aside(&self, now: crate::clock::Timestamp) -> io::Result<String> {
+    /// The dated name that the damaged database is to be moved to, durably written down; the same one
+    /// if that was begun before.
+    pub(super) fn begin_quarantine(&self, now: crate::clock::Timestamp) -> io::Result<String> {
+        if let Some(name) = self.quarantine() {
+            return Ok(name);
+        }
         let stamp: String = now.to_string().chars().filter(char::is_ascii_alphanumeric).collect();
         let mut name = format!("outbox-{stamp}{DAMAGED}");
         let mut again = 1;
@@ -130,15 +136,38 @@ impl Home {
             again += 1;
             name = format!("outbox-{stamp}-{again}{DAMAGED}");
         }
-        // The companions first: a database without its WAL would look sound after a crash in between.
+        let mut file = private().write(true).create(true).truncate(true).open(self.dir.join(QUARANTINE))?;
+        file.write_all(name.as_bytes())?;
+        file.sync_all()?;
+        self.sync()?;
+        Ok(name)
+    }
+
+    /// The name of a move that was begun and not ended.
+    pub(super) fn quarantine(&self) -> Option<String> {
+        // One that was not written whole was not acted on.
+        fs::read_to_string(self.dir.join(QUARANTINE)).ok().filter(|name| name.ends_with(DAMAGED))
+    }
+
+    /// The move is done, and what follows of it is in the fresh file.
+    pub(super) fn end_quarantine(&self) -> io::Result<()> {
+        fs::remove_file(self.dir.join(QUARANTINE))?;
+        self.sync()
+    }
+
+    /// Moves the damaged database aside with its companions, unless that was done before.
+    pub(super) fn move_aside(&self, name: &str) -> io::Result<()> {
+        if self.dir.join(name).exists() {
+            return Ok(());
+        }
+        // The database last: it tells whether all were moved.
         for suffix in COMPANIONS.into_iter().chain([""]) {
             match fs::rename(self.dir.join(format!("{DATABASE}{suffix}")), self.dir.join(format!("{name}{suffix}"))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        self.sync()?;
-        Ok(name)
+        self.sync()
     }
 
     /// Where a file of that name is.
@@ -225,7 +254,9 @@ mod tests {
         let now = crate::clock::Timestamp::from_millis(1_664_979_274_007);
         for expected in ["outbox-20221005T141434007Z.damaged.db", "outbox-20221005T141434007Z-2.damaged.db"] {
             fs::write(home.database(), b"x").unwrap();
-            assert_eq!(home.move_aside(now).unwrap(), expected);
+            assert_eq!(home.begin_quarantine(now).unwrap(), expected);
+            home.move_aside(expected).unwrap();
+            home.end_quarantine().unwrap();
         }
         assert_eq!(home.damaged_files(), 2);
     }

@@ -1,0 +1,100 @@
+//! When the file fails: what is on disk is not known any more, so everything in memory is forgotten and
+//! the file opened anew, with growing waits. The process stays.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Writer;
+use crate::outbox::sqlite::env::Env;
+use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::recovery;
+use crate::outbox::sqlite::store::{Failure, Store};
+
+/// The waits between attempts to open the file again.
+const REOPEN_MIN: Duration = Duration::from_millis(100);
+const REOPEN_MAX: Duration = Duration::from_secs(10);
+
+/// When the file is opened again after a failure.
+pub(super) struct Reopen {
+    pub(super) at: Instant,
+    wait: Duration,
+}
+
+impl Reopen {
+    pub(super) fn starting(now: Instant) -> Self {
+        Self { at: now, wait: REOPEN_MIN }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.at = now + self.wait;
+        self.wait = (self.wait * 2).min(REOPEN_MAX);
+    }
+}
+
+impl Writer {
+    pub(super) fn count(&self, fault: &Fault) {
+        self.env.metrics.outbox_errors.with(fault.label()).inc();
+        tracing::error!(event = "outbox_error", reason = fault.text(), "the outbox failed");
+    }
+
+    /// What is on disk is not known any more: forgets everything and opens the file anew.
+    pub(super) fn fail(&mut self, fault: &Fault) {
+        self.count(fault);
+        let former = self.store.take();
+        let books = former.as_ref().map(|store| store.books);
+        drop(former);
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        self.refuse();
+        if matches!(fault, Fault::Damaged(_)) {
+            self.epoch += 1;
+            let opened = recovery::quarantine(&mut self.env, self.epoch, books);
+            self.opened(opened);
+        } else {
+            self.reopen.put_off(self.env.clock.instant());
+        }
+    }
+
+    pub(super) fn reopen(&mut self) {
+        self.epoch += 1;
+        let opened = open_or_quarantine(&mut self.env, self.epoch);
+        self.opened(opened);
+    }
+
+    fn opened(&mut self, opened: Result<Store, Failure>) {
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        match opened {
+            Ok(store) => {
+                tracing::info!(event = "outbox_reopened", "the outbox works again");
+                self.store = Some(store);
+                self.reopen.wait = REOPEN_MIN;
+                self.oldest_seq = None;
+            }
+            Err(failure) => {
+                match failure {
+                    Failure::Fault(fault) => self.count(&fault),
+                    Failure::Refused(error) => tracing::error!(event = "outbox_error", %error, "the outbox failed"),
+                }
+                self.reopen.put_off(self.env.clock.instant());
+            }
+        }
+    }
+}
+
+/// Opens the file; a damaged one is moved aside.
+pub(in crate::outbox::sqlite) fn open_or_quarantine(env: &mut Env, epoch: u64) -> Result<Store, Failure> {
+    if env.home.quarantine().is_some() {
+        return recovery::quarantine(env, epoch, None);
+    }
+    let first_seq = recovery::first_seq(env);
+    match Store::open(env, epoch, first_seq) {
+        Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
+            env.metrics.outbox_errors.with(fault.label()).inc();
+            recovery::quarantine(env, epoch, None)
+        }
+        // On a full disk not even the WAL's index can be made; the reserve makes room for it.
+        Err(Failure::Fault(_)) if env.disk_is_full() => Store::open(env, epoch, first_seq),
+        other => other,
+    }
+}

@@ -1,0 +1,87 @@
+//! Housekeeping: checkpoints, and what is done when nobody waits.
+
+use std::time::Duration;
+
+use super::Writer;
+use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::inbox::Command;
+use crate::outbox::sqlite::row::event_bytes;
+use crate::outbox::sqlite::sql::FRAME_BYTES;
+
+/// The WAL stays under this, but for a single batch that is larger.
+const WAL_MAX_BYTES: u64 = 4 << 20;
+/// The WAL is moved into the database when it is this large.
+const CHECKPOINT_BYTES: u64 = 3 << 20;
+/// Between two looks at what is only housekeeping.
+const CHORES_EVERY: Duration = Duration::from_secs(5);
+/// The same while there is more to do.
+const CHORES_GO_ON: Duration = Duration::from_millis(20);
+/// Free pages that a busy store keeps for the next appends.
+const SPARE_PAGES: u64 = 256;
+/// Free pages that are given back in a step; each step is a commit.
+const VACUUM_PAGES: u64 = 64;
+
+impl Writer {
+    /// A batch that would make the WAL too large waits for a checkpoint.
+    pub(super) fn make_room_in_wal(&mut self, work: &[Command]) -> Result<(), Fault> {
+        let bytes: u64 = work.iter().map(command_bytes).sum();
+        if bytes > CHECKPOINT_BYTES / 8 {
+            self.checkpoint(CHECKPOINT_BYTES.saturating_sub(bytes))?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, above_bytes: u64) -> Result<(), Fault> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if store.sql.wal_frames()? * FRAME_BYTES <= above_bytes {
+            return Ok(());
+        }
+        // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
+        // too large for that is cut.
+        let is_large = self.env.home.wal_bytes() > WAL_MAX_BYTES;
+        let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
+        if is_done {
+            self.stats.checkpointed_at = Some(self.env.clock.now());
+        }
+        Ok(())
+    }
+
+    /// Checkpoints; from time to time also forgets what was remembered long enough, gives space back
+    /// and makes the reserve again.
+    pub(super) fn keep_house(&mut self) -> Result<(), Fault> {
+        self.checkpoint(CHECKPOINT_BYTES)?;
+        let now = self.env.clock.instant();
+        let Some(store) = self.store.as_mut().filter(|_| now >= self.chores_at) else { return Ok(()) };
+        let is_idle = !std::mem::take(&mut self.is_busy);
+        self.has_chores = store.has_chores(&self.env)?;
+        let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
+        if vacuums {
+            store.sql.vacuum(VACUUM_PAGES)?;
+            store.measure()?;
+        }
+        let goes_on = vacuums || self.has_chores;
+        if is_idle && !goes_on && self.is_stirred {
+            self.erase_leftovers()?;
+        }
+        self.chores_at = now + if goes_on { CHORES_GO_ON } else { CHORES_EVERY };
+        self.env.restore_reserve();
+        Ok(())
+    }
+
+    /// An idle store holds no trace of events that ended: free pages are gone, and so is the WAL.
+    fn erase_leftovers(&mut self) -> Result<(), Fault> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if store.sql.checkpoint_and_truncate()? {
+            self.stats.checkpointed_at = Some(self.env.clock.now());
+            self.is_stirred = false;
+        }
+        Ok(())
+    }
+}
+
+fn command_bytes(command: &Command) -> u64 {
+    match command {
+        Command::Append { batch, .. } => batch.events.iter().map(event_bytes).sum(),
+        _ => 256,
+    }
+}

@@ -11,6 +11,7 @@ mod drain;
 pub mod exit;
 mod flow;
 mod healthcheck;
+mod log_level;
 mod openapi;
 mod outbox;
 mod output;
@@ -81,9 +82,11 @@ enum Command {
     #[command(subcommand)]
     Outbox(outbox::Command),
     /// Stop delivering; events are still taken
-    Pause,
+    Pause(flow::PauseArgs),
     /// Deliver again after a pause
     Resume,
+    /// Change how much a running relay logs
+    LogLevel(log_level::Args),
     /// Deliver what waits, now, before an end (preStop hook)
     Drain(drain::Args),
     /// Wait until the relay is ready, or empty
@@ -135,8 +138,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::CheckConfig(args) => check_config::run(&args, context),
         Command::Send(args) => block_on(send::run(&args, context)),
         Command::Outbox(command) => block_on(outbox::run(&command, context)),
-        Command::Pause => block_on(flow::run("/api/pause", "paused: events are taken and not delivered", context)),
+        Command::Pause(args) => block_on(flow::pause(&args, context)),
         Command::Resume => block_on(flow::run("/api/resume", "delivering", context)),
+        Command::LogLevel(args) => block_on(log_level::run(&args, context)),
         Command::Drain(args) => block_on(drain::run(&args, context)),
         Command::Wait(args) => block_on(wait::run(&args, context)),
         Command::Healthcheck(args) => block_on(healthcheck::run(&args, context)),

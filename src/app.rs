@@ -63,13 +63,11 @@ pub enum StartError {
     #[error("{0}")]
     Ingress(#[from] crate::ingress::StartError),
     /// A socket cannot be bound.
-    #[error("{listener}: cannot listen on {address}: {source}")]
+    #[error("{listener}: {source}")]
     Bind {
         /// Which listener.
         listener: &'static str,
-        /// Where it should have been.
-        address: String,
-        /// Why not.
+        /// Where it should have been, and why it is not.
         source: std::io::Error,
     },
 }

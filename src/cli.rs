@@ -40,8 +40,9 @@ static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("CELLO_REL
     None => env!("CARGO_PKG_VERSION").to_owned(),
 });
 
-const AFTER_HELP: &str = "Exit codes: 0 ok · 64 usage · 65 bad data · 69 unreachable or not in time · 70 bug · 73/74 \
-                          cannot create, IO · 75 locked or port in use · 77 permission · 78 configuration";
+const AFTER_HELP: &str = "Exit codes: 0 ok · 1 a probe said no · 64 usage · 65 bad data · 69 unreachable or not in time · 70 bug · \
+                          73/74 cannot create, IO · 75 locked or port in use · 77 permission · 78 configuration · \
+                          130/143 ended by a second signal";
 
 /// Takes referral events over HTTP on localhost, stores them durably and forwards them to Cello
 #[derive(Debug, Parser)]
@@ -58,11 +59,11 @@ struct Cli {
 #[derive(Debug, Args)]
 struct ConfigArgs {
     /// A configuration file, each winning over the one before [default: those of CELLO_RELAY_CONFIG]
-    #[arg(long = "config", value_name = "FILE", global = true)]
+    #[arg(long = "config", value_name = "FILE", global = true, help_heading = "Configuration")]
     files: Vec<PathBuf>,
 
     /// A setting, e.g. log.level=debug; wins over files and environment
-    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = assignment)]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration", value_parser = assignment)]
     flags: Vec<(String, String)>,
 }
 

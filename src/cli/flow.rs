@@ -1,5 +1,6 @@
 //! Commands on the control socket, and `pause` and `resume`, which are nothing more than that.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +50,12 @@ pub(super) fn answered(client: &Client, result: Result<Answer, CallError>) -> Re
 
 /// Nobody answers on the control socket.
 pub(super) fn unreachable(client: &Client, error: &CallError) -> Failure {
+    if let CallError::NoRelay(cause) = error
+        && cause.kind() == io::ErrorKind::PermissionDenied
+    {
+        let message = format!("no permission for the control socket {}", client.endpoint());
+        return Failure::new(Exit::Permission, message).hint("it is for the user that the relay runs as");
+    }
     let message = format!("no answer on the control socket {}: {error}", client.endpoint());
     Failure::new(Exit::Unavailable, message).hint(
         "is the relay running, with this very configuration (--config, CELLO_RELAY_…) and on this machine or in this \

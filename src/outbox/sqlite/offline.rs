@@ -27,8 +27,10 @@ pub struct Offline {
 /// See [`OpenError`]; [`OpenError::Locked`] if a relay runs on it, [`OpenError::Missing`] if there is none.
 pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     let home = Home::new(dir);
-    if !home.database().exists() {
-        return Err(OpenError::Missing { path: dir.to_path_buf() });
+    match home.database().try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(OpenError::Missing { path: dir.to_path_buf() }),
+        Err(error) => return Err(OpenError::of_file(dir, error)),
     }
     let lock = home.lock()?;
     let opened = Sql::open_read_only(&home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));

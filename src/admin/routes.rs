@@ -26,7 +26,7 @@ pub(super) async fn answer(
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
-    let asks = if method == Method::GET && !query.reveal { Asks::Read } else { Asks::Power };
+    let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
     access.check(request.headers(), asks)?;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
@@ -125,7 +125,7 @@ fn set_log_level(parts: &Parts, body: &Value) -> Result<Response<Body>, Refusal>
     tracing::info!(
         event = "operator_action",
         action = "log-level",
-        level = level.as_str(),
+        log_level = level.as_str(),
         "an operator set the log level"
     );
     Ok(reply::json(StatusCode::OK, &json!({"level": level.as_str(), "seconds": wait.map(|wait| wait.as_secs())})))

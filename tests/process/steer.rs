@@ -61,6 +61,20 @@ fn a_paused_relay_takes_events_says_so_and_delivers_after_resume() {
 }
 
 #[test]
+fn an_order_holds_when_it_is_answered() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    let mut control = Client::socket(&setup.socket()).expect("the control socket");
+    for (order, expected) in
+        [("pause", "paused"), ("resume", "ok")].repeat(10).into_iter().chain([("drain", "draining")])
+    {
+        let answer = control.post(&format!("/api/{order}"), "{}").expect("an answer");
+        assert_eq!((answer.json()["state"].as_str(), state(&relay).as_str()), (Some(expected), expected), "{order}");
+    }
+}
+
+#[test]
 fn a_pause_for_a_while_ends_by_itself() {
     let upstream = Upstream::start();
     let setup = Setup::new(&upstream.base_url());
@@ -120,6 +134,7 @@ fn the_log_level_changes_while_the_relay_runs() {
     let (_, log) = relay.terminate();
     let orders = |action: &str| log.lines().filter(|line| line.contains(&format!("\"action\":\"{action}\""))).count();
     assert_eq!((orders("pause"), orders("resume")), (0, 1), "{log}");
+    assert!(log.contains("\"log_level\":\"info\""), "{log}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 /// Writes a block to a file and runs it with `command`; the file's name is appended.
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
 fn run(language: &str, file: &str, command: &[&str], expected: usize) {
     let [program, arguments @ ..] = command else { unreachable!("a program") };
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();

@@ -8,17 +8,20 @@
 //! | `GET /api/export?state=&user=&reason=&reveal=` | events as NDJSON |
 //! | `POST /api/events/{id}/replay`, `…/discard` | one dead letter |
 //! | `POST /api/replay`, `/api/discard` | `{"ids": […]}` or `{"filter": {…}, "dry_run": true}` |
-//! | `POST /api/pause`, `/api/resume`, `/api/drain`, `/api/quit` | the flow |
+//! | `POST /api/pause`, `/api/resume`, `/api/drain`, `/api/quit` | the flow; a pause may have `{"seconds": n}` |
+//! | `PUT /api/log-level` | `{"level": "debug", "seconds": n}`; without seconds for good |
 //!
 //! Who asks decides what is allowed ([`Access`]): the unix socket may do everything; on TCP, reads are
 //! redacted, and changes of state and revealing need the bearer of `admin.token_file`.
 
 mod access;
 mod events;
+mod log_level;
 mod reply;
 mod routes;
 
 pub use access::Access;
+pub use log_level::LogLevel;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -57,6 +60,8 @@ pub struct Parts {
     pub dead: Arc<dyn DeadLetters>,
     /// Who empties it.
     pub forwarder: forwarder::Handle,
+    /// How much is logged.
+    pub log_level: LogLevel,
     /// Ages are told by it.
     pub clock: Arc<dyn Clock>,
     /// Told when a drain begins.

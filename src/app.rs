@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Access, Admin};
+use crate::admin::{self, Access, Admin, LogLevel};
 use crate::cello::{self, Cello};
 use crate::clock::{Clock, SystemClock};
 use crate::forwarder::{self, Forwarder};
@@ -25,6 +25,7 @@ use crate::metrics::{Metrics, Phase};
 use crate::ops::{Heartbeat, Ops, Sources};
 use crate::outbox::Outbox;
 use crate::outbox::sqlite::{OpenError, Sqlite};
+use crate::telemetry;
 
 /// Everything a relay is built from.
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub struct Settings {
     /// The end.
     pub shutdown: Shutdown,
     /// Logs.
-    pub log: crate::telemetry::Settings,
+    pub log: telemetry::Settings,
 }
 
 /// Why a relay could not start.
@@ -62,13 +63,11 @@ pub enum StartError {
     #[error("{0}")]
     Ingress(#[from] crate::ingress::StartError),
     /// A socket cannot be bound.
-    #[error("{listener}: cannot listen on {address}: {source}")]
+    #[error("{listener}: {source}")]
     Bind {
         /// Which listener.
         listener: &'static str,
-        /// Where it should have been.
-        address: String,
-        /// Why not.
+        /// Where it should have been, and why it is not.
         source: std::io::Error,
     },
 }
@@ -97,11 +96,17 @@ struct Relay {
     metrics: Arc<Metrics>,
 }
 
-/// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it.
+/// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it; `log` is this
+/// process's log, whose level can be changed from outside.
 ///
 /// # Errors
 /// Whatever keeps a relay from starting; nothing was served yet.
-pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Result<App, StartError> {
+pub fn build(
+    settings: Settings,
+    config_hash: &str,
+    metrics: Arc<Metrics>,
+    log: telemetry::Handle,
+) -> Result<App, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The one place that names the store.
     let outbox = Arc::new(Sqlite::open(settings.outbox.clone(), clock.clone(), metrics.clone())?);
@@ -126,6 +131,7 @@ pub fn build(settings: Settings, config_hash: &str, metrics: Arc<Metrics>) -> Re
         outbox: outbox.clone(),
         dead: outbox.clone(),
         forwarder: handle.clone(),
+        log_level: LogLevel::new(log),
         clock: clock.clone(),
         drain: shutdown::on_drain(handle.clone(), drain_began.clone(), phase.clone(), clock.clone()),
         quit: settings.admin.allow_quit.then_some(quit),

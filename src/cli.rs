@@ -11,6 +11,7 @@ mod drain;
 pub mod exit;
 mod flow;
 mod healthcheck;
+mod log_level;
 mod openapi;
 mod outbox;
 mod output;
@@ -39,8 +40,9 @@ static VERSION: LazyLock<String> = LazyLock::new(|| match option_env!("CELLO_REL
     None => env!("CARGO_PKG_VERSION").to_owned(),
 });
 
-const AFTER_HELP: &str = "Exit codes: 0 ok · 64 usage · 65 bad data · 69 unreachable or not in time · 70 bug · 73/74 \
-                          cannot create, IO · 75 locked or port in use · 77 permission · 78 configuration";
+const AFTER_HELP: &str = "Exit codes: 0 ok · 1 a probe said no · 64 usage · 65 bad data · 69 unreachable or not in time · 70 bug · \
+                          73/74 cannot create, IO · 75 locked or port in use · 77 permission · 78 configuration · \
+                          130/143 ended by a second signal";
 
 /// Takes referral events over HTTP on localhost, stores them durably and forwards them to Cello
 #[derive(Debug, Parser)]
@@ -57,11 +59,11 @@ struct Cli {
 #[derive(Debug, Args)]
 struct ConfigArgs {
     /// A configuration file, each winning over the one before [default: those of CELLO_RELAY_CONFIG]
-    #[arg(long = "config", value_name = "FILE", global = true)]
+    #[arg(long = "config", value_name = "FILE", global = true, help_heading = "Configuration")]
     files: Vec<PathBuf>,
 
     /// A setting, e.g. log.level=debug; wins over files and environment
-    #[arg(long = "set", value_name = "KEY=VALUE", global = true, value_parser = assignment)]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true, help_heading = "Configuration", value_parser = assignment)]
     flags: Vec<(String, String)>,
 }
 
@@ -81,9 +83,11 @@ enum Command {
     #[command(subcommand)]
     Outbox(outbox::Command),
     /// Stop delivering; events are still taken
-    Pause,
+    Pause(flow::PauseArgs),
     /// Deliver again after a pause
     Resume,
+    /// Change how much a running relay logs
+    LogLevel(log_level::Args),
     /// Deliver what waits, now, before an end (preStop hook)
     Drain(drain::Args),
     /// Wait until the relay is ready, or empty
@@ -135,8 +139,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::CheckConfig(args) => check_config::run(&args, context),
         Command::Send(args) => block_on(send::run(&args, context)),
         Command::Outbox(command) => block_on(outbox::run(&command, context)),
-        Command::Pause => block_on(flow::run("/api/pause", "paused: events are taken and not delivered", context)),
+        Command::Pause(args) => block_on(flow::pause(&args, context)),
         Command::Resume => block_on(flow::run("/api/resume", "delivering", context)),
+        Command::LogLevel(args) => block_on(log_level::run(&args, context)),
         Command::Drain(args) => block_on(drain::run(&args, context)),
         Command::Wait(args) => block_on(wait::run(&args, context)),
         Command::Healthcheck(args) => block_on(healthcheck::run(&args, context)),

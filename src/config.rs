@@ -151,6 +151,20 @@ pub fn whereabouts(sources: &Sources) -> Result<Whereabouts, Faults> {
     if faults.is_empty() { Ok(whereabouts) } else { Err(Faults(faults)) }
 }
 
+/// The base URL that events would go to, from the same sources. Missing access keys do not matter, but
+/// nothing may be misspelled.
+///
+/// # Errors
+/// What cannot be used in any layer, and what is wrong with the base URL.
+pub fn upstream(sources: &Sources) -> Result<String, Faults> {
+    let (mut faults, mut ignored) = (Vec::new(), Vec::new());
+    let merged = layers::merge(sources, &mut faults, &mut ignored);
+    let mut reader = Reader::new(merged, faults);
+    let (_, base_url) = upstream::base_url(&mut reader);
+    let (_, faults) = reader.finish();
+    if faults.is_empty() { Ok(base_url) } else { Err(Faults(faults)) }
+}
+
 fn effective(values: &layers::Merged) -> Vec<Effective> {
     let shown = |key: &str, text: &str| match layers::is_secret(key) && !text.is_empty() {
         true => REDACTED.to_owned(),

@@ -45,6 +45,8 @@ use supply::Supply;
 
 /// The loop moves at least so often, so that a stuck one is told from a waiting one.
 const BEAT: Duration = Duration::from_secs(10);
+/// While there is no token nothing is claimed, so that only a look tells whether something waits for it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// `forward.*`
 #[derive(Clone, Debug)]
@@ -129,9 +131,8 @@ impl Forwarder {
             if shared.has_ended() {
                 return;
             }
-            if beat_at <= now {
-                beat_at = now + BEAT;
-            }
+            let rest = if *self.access.borrow() == Access::Waiting { LOOK } else { BEAT };
+            beat_at = if beat_at <= now { now + rest } else { beat_at.min(now + rest) };
             let wake_at = permit.ask_at.map_or(beat_at, |at| at.min(beat_at));
             if timer.deadline() != wake_at {
                 timer.as_mut().reset(wake_at);

@@ -111,14 +111,18 @@ pub async fn serve_counted<S, B>(
     let accepting: Vec<_> = accepting.collect();
     for listener in accepting {
         if let Err(error) = listener.await {
-            tracing::error!(%error, "an accept loop ended");
+            tracing::error!(event = "accept_loop_ended", %error, "an accept loop ended");
         }
     }
     // Every connection holds a place, so all places free means all connections gone.
     let all_gone = places.acquire_many(room as u32);
     if tokio::time::timeout(FINISH_WITHIN, all_gone).await.is_err() {
         let open = room - places.available_permits();
-        tracing::warn!(connections = open, "connections were still open at the end and are dropped");
+        tracing::warn!(
+            event = "connections_dropped",
+            connections = open,
+            "connections were still open at the end and are dropped"
+        );
     }
 }
 
@@ -160,7 +164,7 @@ async fn accept<S, B>(
             Err(error) if is_clients_fault(&error) => {}
             Err(error) => {
                 drop(served);
-                tracing::warn!(%error, retry_ms = retry_in.as_millis() as u64, "cannot accept connections");
+                tracing::warn!(event = "accept_failed", %error, retry_ms = retry_in.as_millis() as u64, "cannot accept connections");
                 tokio::select! {
                     _ = &mut told => return,
                     () = tokio::time::sleep(retry_in) => {}

@@ -219,7 +219,7 @@ impl Shared {
         let Some((why, events)) = refusal.why() else { return };
         self.metrics.rejected.with(why).inc_by(events);
         if let Some(suppressed) = self.quiet.lets(why.as_str(), self.clock.instant()) {
-            tracing::warn!(reason = why.as_str(), suppressed, "a request was refused");
+            tracing::warn!(event = "request_refused", reason = why.as_str(), suppressed, "a request was refused");
         }
     }
 

@@ -137,6 +137,12 @@ pub fn init(settings: &Settings, metrics: Arc<Metrics>) -> Handle {
     handle
 }
 
+/// A log that writes nowhere; for tests of what steers one. The level changes as long as the first lives.
+#[cfg(test)]
+pub(crate) fn detached(level: Level) -> (impl Subscriber + Send + Sync, Handle) {
+    subscriber(level, Lines::new(Style::Json, io::sink(), Arc::default(), clock()))
+}
+
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock)
 }

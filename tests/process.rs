@@ -25,6 +25,8 @@ mod outage;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/steer.rs"]
+mod steer;
 #[path = "process/upstream.rs"]
 mod upstream;
 

@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("forwarder", &["outbox", "cello", "clock", "metrics", "event", "reason", "forwarder"]),
     ("cello", &["clock", "metrics", "event", "reason", "cello"]),
     ("ops", &["metrics", "outbox", "http", "clock", "ops"]),
-    ("admin", &["outbox", "forwarder", "http", "clock", "event", "reason", "metrics", "admin"]),
+    ("admin", &["outbox", "forwarder", "http", "clock", "event", "reason", "metrics", "telemetry", "admin"]),
     ("telemetry", &["metrics", "telemetry"]),
     ("simulator", &["http", "clock", "simulator"]),
     ("config", &["app", "admin", "cello", "forwarder", "ingress", "ops", "outbox", "telemetry", "config"]),

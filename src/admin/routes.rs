@@ -1,5 +1,7 @@
 //! Which call does what.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -10,6 +12,7 @@ use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
 use super::{Parts, events};
 use crate::outbox::Stats;
+use crate::telemetry::Level;
 
 /// Control requests are small.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -23,8 +26,8 @@ pub(super) async fn answer(
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
-    let asks = if method == Method::GET && !query.reveal { Asks::Read } else { Asks::Power };
-    access.check(&method, request.headers(), asks)?;
+    let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
+    access.check(request.headers(), asks)?;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
@@ -44,6 +47,8 @@ pub(super) async fn answer(
             let body = read_json(request).await?;
             steer(parts, &action, &body)
         }
+        (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
+        (_, ["api", "log-level"]) => Err(Refusal::method("PUT")),
         (_, ["api", "status" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
         (
             _,
@@ -96,7 +101,7 @@ async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>
 /// Changes how the queue flows.
 fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
     match action {
-        "pause" => parts.forwarder.pause(pause_time(body)?),
+        "pause" => parts.forwarder.pause(seconds(body)?),
         "resume" => parts.forwarder.resume(),
         "drain" => (parts.drain)(),
         _ => {
@@ -110,13 +115,30 @@ fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Re
     Ok(reply::json(StatusCode::OK, &json!({"state": parts.forwarder.flow().borrow().to_string()})))
 }
 
-fn pause_time(body: &Value) -> Result<Option<std::time::Duration>, Refusal> {
+/// Changes how much is logged.
+fn set_log_level(parts: &Parts, body: &Value) -> Result<Response<Body>, Refusal> {
+    let level = body.get("level").and_then(Value::as_str).and_then(Level::from_name);
+    let names = || Level::ALL.map(Level::as_str).join(", ");
+    let level = level.ok_or_else(|| Refusal::bad(format!("level must be one of {}", names())))?;
+    let wait = seconds(body)?;
+    parts.log_level.set(level, wait);
+    tracing::info!(
+        event = "operator_action",
+        action = "log-level",
+        log_level = level.as_str(),
+        "an operator set the log level"
+    );
+    Ok(reply::json(StatusCode::OK, &json!({"level": level.as_str(), "seconds": wait.map(|wait| wait.as_secs())})))
+}
+
+/// How long a change holds, if it is for a while.
+fn seconds(body: &Value) -> Result<Option<Duration>, Refusal> {
     match body.get("seconds") {
         None | Some(Value::Null) => Ok(None),
         Some(seconds) => {
             let seconds = seconds.as_u64().filter(|seconds| *seconds > 0);
             let seconds = seconds.ok_or_else(|| Refusal::bad("seconds must be a whole number over 0"))?;
-            Ok(Some(std::time::Duration::from_secs(seconds)))
+            Ok(Some(Duration::from_secs(seconds)))
         }
     }
 }

@@ -55,19 +55,15 @@ pub fn bind(settings: &Settings) -> Result<Bound, StartError> {
     let (ingest, ingest_at) = tcp("ingest.listen", &settings.ingest.listen)?;
     let (ops, ops_at) = tcp("ops.listen", &settings.ops.listen)?;
     let (admin, admin_at) = tcp("admin.listen", &settings.admin.listen)?;
-    let socket = unix(&settings.admin.socket).map_err(|source| StartError::Bind {
-        listener: "admin.socket",
-        address: settings.admin.socket.display().to_string(),
-        source,
+    let socket = unix(&settings.admin.socket).map_err(|error| {
+        let text = format!("cannot listen on {}: {error}", settings.admin.socket.display());
+        StartError::Bind { listener: "admin.socket", source: io::Error::new(error.kind(), text) }
     })?;
     Ok(Bound { ingest, ops, admin, socket: vec![Listener::Unix(socket)], ingest_at, ops_at, admin_at })
 }
 
 fn tcp(listener: &'static str, addresses: &[SocketAddr]) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
-    let failed = |source| {
-        let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        StartError::Bind { listener, address: names.join(", "), source }
-    };
+    let failed = |source| StartError::Bind { listener, source };
     let bound = http::bind(addresses).map_err(failed)?;
     let at = bound.iter().map(tokio::net::TcpListener::local_addr).collect::<io::Result<_>>().map_err(failed)?;
     Ok((bound.into_iter().map(Listener::Tcp).collect(), at))

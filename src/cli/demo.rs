@@ -17,6 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Sources};
 use crate::metrics::Metrics;
 use crate::simulator::{Options, Simulator};
+use crate::telemetry;
 use story::Story;
 
 /// The demo's only flag.
@@ -68,7 +69,9 @@ async fn build(cello: &Simulator, dir: &TempDir) -> Result<App, Failure> {
         flags: flags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
     };
     let loaded = config::load(&sources)?;
-    Ok(app::build(loaded.settings, &loaded.hash, Arc::new(Metrics::new()))?)
+    let metrics = Arc::new(Metrics::new());
+    let log = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
+    Ok(app::build(loaded.settings, &loaded.hash, metrics, log)?)
 }
 
 /// The default port, or any other if that one is taken.

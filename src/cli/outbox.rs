@@ -5,6 +5,7 @@ mod export;
 mod look;
 mod model;
 mod offline;
+mod rebind;
 mod source;
 
 use super::Context;
@@ -28,6 +29,8 @@ pub(super) enum Command {
     Discard(act::Args),
     /// Print events as NDJSON, as `send -` takes them
     Export(export::Args),
+    /// Let a stopped relay's events go to the upstream that is configured now
+    Rebind(rebind::Args),
 }
 
 pub(super) async fn run(command: &Command, context: &Context) -> Result<(), Failure> {
@@ -39,6 +42,7 @@ pub(super) async fn run(command: &Command, context: &Context) -> Result<(), Fail
         Command::Replay(args) => act::run(&act::REPLAY, args, context).await,
         Command::Discard(args) => act::run(&act::DISCARD, args, context).await,
         Command::Export(args) => export::run(args, context).await,
+        Command::Rebind(args) => rebind::run(args, context),
     }
 }
 

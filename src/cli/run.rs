@@ -18,10 +18,10 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let signals = runtime.block_on(async { Signals::install() })?;
     let loaded = config::load(&context.sources)?;
     let metrics = Arc::new(Metrics::new());
-    let _logging = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
+    let log = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
     announce(&loaded);
     runtime.block_on(async {
-        let app = app::build(loaded.settings, &loaded.hash, metrics)?;
+        let app = app::build(loaded.settings, &loaded.hash, metrics, log)?;
         app.run(signals).await;
         Ok(())
     })

@@ -48,7 +48,9 @@ impl Reader {
             return;
         }
         let given = self.values.get(key);
-        let shown = |text: &str| if layers::is_secret(key) { REDACTED.to_owned() } else { without_userinfo(text) };
+        let shown = |text: &str| {
+            if layers::is_secret(key) && !text.is_empty() { REDACTED.to_owned() } else { without_userinfo(text) }
+        };
         self.faults.push(Fault {
             key: key.to_owned(),
             value: given.map(|given| shown(&given.text)),

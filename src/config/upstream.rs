@@ -37,7 +37,7 @@ fn first_set(environment: &[(String, String)], names: [&str; 2]) -> Option<Strin
 }
 
 /// The environment's name (`sandbox`, `production` or `custom`) and the base URL.
-fn base_url(reader: &mut Reader) -> (String, String) {
+pub(super) fn base_url(reader: &mut Reader) -> (String, String) {
     let name = reader.text("cello.environment").to_owned();
     let named = ENVIRONMENTS.iter().find(|(environment, _)| *environment == name);
     if named.is_none() && !name.is_empty() {

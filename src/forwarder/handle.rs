@@ -69,6 +69,8 @@ impl Handle {
 
     fn order(&self, order: impl FnOnce(&mut Governor)) {
         self.shared.govern(order);
+        // Told before the caller goes on: whoever asks next sees the order in force.
+        self.shared.tell_flow();
         self.shared.wake();
     }
 }

@@ -87,7 +87,7 @@ fn count(panics: Option<&IntCounter>) {
     if let Some(panics) = panics {
         panics.inc();
     }
-    tracing::error!("a request handler panicked; this is a bug");
+    tracing::error!(event = "handler_panicked", "a request handler panicked; this is a bug");
 }
 
 fn sorry<B>() -> Response<Either<B, Full<Bytes>>> {

@@ -42,7 +42,7 @@ impl Shared {
             Ok(Some(report)) => Ok(event_state(id, &report, *self.flow.borrow())),
             Ok(None) => Err(unknown()),
             Err(error) => {
-                tracing::error!(%error, "cannot look up an event");
+                tracing::error!(event = "lookup_failed", %error, "cannot look up an event");
                 Err(answer::unavailable(Rejection::Disk, "the outbox cannot be read", 5, 0))
             }
         }

@@ -97,7 +97,12 @@ impl Shared {
     fn log_warnings(&self, tally: &Tally) {
         for (kind, _) in tally.warnings() {
             if let Some(suppressed) = self.quiet.lets(kind.as_str(), self.clock.instant()) {
-                tracing::warn!(kind = kind.as_str(), suppressed, "accepting events that look wrong");
+                tracing::warn!(
+                    event = "event_looks_wrong",
+                    kind = kind.as_str(),
+                    suppressed,
+                    "accepting events that look wrong"
+                );
             }
         }
     }

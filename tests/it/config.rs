@@ -272,6 +272,12 @@ fn access_keys_have_exactly_one_source() {
 }
 
 #[test]
+fn the_missing_half_of_a_pair_of_keys_is_shown_as_empty_and_the_other_not_at_all() {
+    let report = report(only(&[("cello.environment", "sandbox"), ("cello.access_key_id", SECRET)]));
+    assert!(report.contains("cello.secret_access_key = \"\"") && !report.contains(SECRET), "{report}");
+}
+
+#[test]
 fn addresses_that_others_reach_need_a_token_or_a_word() {
     for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
         assert!(report(load(&[("ingest.listen", address)])).contains("ingest.token_file"), "{address}");

@@ -1,6 +1,8 @@
 //! Signals, exit codes and starts that must fail.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
 
 use crate::load::event;
 use crate::relay::Setup;
@@ -67,7 +69,7 @@ fn a_port_in_use_exits_75_and_names_it() {
     other.set("INGEST__LISTEN", &relay.ingest.to_string());
     let (code, _, stderr) = other.call(&["run"]);
     assert_eq!(code, 75, "{stderr}");
-    assert!(stderr.contains(&relay.ingest.to_string()), "{stderr}");
+    assert_eq!(stderr.matches(&relay.ingest.to_string()).count(), 1, "{stderr}");
 }
 
 #[test]
@@ -128,6 +130,44 @@ fn an_outbox_that_is_no_directory_exits_73_or_74() {
     std::fs::write(setup.outbox(), "a file").expect("a file");
     let (code, _, stderr) = setup.call(&["run"]);
     assert!([73, 74].contains(&code), "{code}: {stderr}");
+}
+
+/// Runs a subcommand as somebody who may not see the outbox; nothing if this machine offers nobody else.
+fn call_as_a_stranger(setup: &Setup, arguments: &[&str]) -> Option<(Option<i32>, String)> {
+    let root = std::fs::metadata("/proc/self").expect("a process").uid() == 0;
+    let mut command = setup.command(arguments);
+    if root {
+        if !Path::new("/usr/bin/setpriv").exists() {
+            return None;
+        }
+        let mut other = Command::new("/usr/bin/setpriv");
+        other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(command.get_program());
+        other.args(command.get_args()).env_clear().current_dir("/");
+        other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command = other;
+    }
+    let output = command.output().expect("it runs");
+    Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+#[test]
+fn whoever_may_not_see_the_outbox_is_told_so_and_exits_77() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    let close = |mode| std::fs::set_permissions(setup.outbox(), std::fs::Permissions::from_mode(mode)).expect("ours");
+    close(0);
+    for arguments in
+        [&["outbox", "stats"][..], &["outbox", "check"], &["outbox", "rebind", "--yes"], &["pause"], &["run"]]
+    {
+        let Some((code, stderr)) = call_as_a_stranger(&setup, arguments) else {
+            println!("skipped: setpriv is not installed");
+            break;
+        };
+        assert_eq!(code, Some(77), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("no permission"), "{arguments:?}: {stderr}");
+    }
+    close(0o700);
+    drop(relay);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::relay::{PATIENCE, Setup};
-use crate::upstream::Upstream;
+use crate::upstream::{UNREACHABLE, Upstream};
 
 const README: &str = include_str!("../../README.md");
 
@@ -15,6 +15,7 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 /// Writes a block to a file and runs it with `command`; the file's name is appended.
+#[expect(clippy::print_stdout, reason = "a test that skips says so")]
 fn run(language: &str, file: &str, command: &[&str], expected: usize) {
     let [program, arguments @ ..] = command else { unreachable!("a program") };
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
@@ -62,6 +63,52 @@ fn the_go_example_runs() {
 #[test]
 fn the_java_example_runs() {
     run("java", "Report.java", &["java"], 1);
+}
+
+/// All commands in shell blocks that are not run as they stand.
+fn commands() -> Vec<String> {
+    let blocks = README.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
+    let lines = blocks.flat_map(str::lines).map(|line| line.split(['#', '>']).next().unwrap_or_default().trim());
+    lines.filter(|line| line.starts_with("cello-relay ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_of_the_readme_is_one_that_the_binary_has() {
+    let mut setup = Setup::new(UNREACHABLE);
+    // Understood, and then nothing to do it on: a wrong address for those that serve, no relay for the others.
+    setup.set("INGEST__LISTEN", "192.0.2.1:1");
+    let commands = commands();
+    assert!(commands.len() >= 10, "{commands:?}");
+    for command in commands {
+        let command = command
+            .replace("127.0.0.1:8780", "192.0.2.1:1")
+            .replace("60s", "10ms")
+            .replace("demo --once", "demo --help");
+        let known = command.replace("ID", "01a2056c-0d3c-7000-9dab-07ca8203be76");
+        let arguments: Vec<&str> = known.split(' ').skip(1).collect();
+        let (code, _, stderr) = setup.call(&arguments);
+        assert!(code != 64, "{command}: {stderr}");
+    }
+    for name in listed(&setup.call(&["--help"]).1) {
+        assert!(README.contains(&format!("cello-relay {name}")), "{name} is not in the README");
+    }
+}
+
+#[test]
+fn every_exit_code_of_the_help_is_in_the_readme() {
+    let help = Setup::new(UNREACHABLE).call(&["--help"]).1;
+    let codes = help.split("Exit codes:").nth(1).expect("exit codes");
+    let table = README.split("| exit code |").nth(1).expect("a table").split("\n\n").next().expect("its end");
+    for code in codes.split(|c: char| !c.is_ascii_digit()).filter(|code| !code.is_empty()) {
+        let row = |line: &str| line.split('|').nth(1).is_some_and(|cell| cell.split([',', ' ']).any(|one| one == code));
+        assert!(table.lines().any(row), "{code} is not in the table");
+    }
+}
+
+/// The commands that a help text lists.
+fn listed(help: &str) -> Vec<&str> {
+    let commands = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("commands");
+    commands.lines().filter_map(|line| line.trim().split(' ').next()).filter(|name| *name != "help").collect()
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(in crate::cli) struct Args {
     /// Only in this state [default: all that wait or are dead]
     #[arg(long, value_parser = look::STATES)]
     state: Option<String>,
+    /// Only of this user (newUserId)
+    #[arg(long)]
+    user: Option<String>,
     /// Only dead of, or last failed with, this reason
     #[arg(long, value_parser = look::reason)]
     reason: Option<Reason>,
@@ -33,6 +36,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let mut client = flow::control(&whereabouts);
     let parameters = [
         ("state", args.state.as_deref()),
+        ("user", args.user.as_deref()),
         ("reason", args.reason.map(Reason::as_str)),
         ("reveal", args.reveal.then_some("true")),
     ];
@@ -41,7 +45,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let answer = match client.start(Method::GET, &path, &[], Bytes::new()).await {
         Ok(answer) => answer,
         Err(error) => {
-            let which = Which { state: args.state.as_deref(), user: None, reason: args.reason };
+            let which = Which { state: args.state.as_deref(), user: args.user.as_deref(), reason: args.reason };
             source::stopped(&whereabouts, &client, &error)?.export(&which, args.reveal, &mut stdout)?;
             return Ok(stdout.flush()?);
         }

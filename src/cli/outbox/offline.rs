@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::outbox::sqlite::{Offline, OpenError, offline};
-use crate::outbox::{Attempt, Filter, Listed, ReadError, State};
+use crate::outbox::{Attempt, Filter, Ledger, Listed, ReadError, State};
 
 /// Events read at a time.
 const PAGE: usize = 500;
@@ -40,6 +40,16 @@ impl Stopped {
     /// What `outbox check` finds; nothing if all is well.
     pub(super) fn check(&self) -> Result<Vec<String>, Failure> {
         Ok(self.outbox.check()?)
+    }
+
+    /// How many events wait and are dead, and the base URL they are for.
+    pub(super) fn binding(&self) -> Result<(Ledger, Option<String>), Failure> {
+        Ok((self.outbox.ledger()?, self.outbox.upstream()?))
+    }
+
+    /// From now on they are for that base URL.
+    pub(super) fn rebind(&self, upstream: &str) -> Result<(), Failure> {
+        Ok(self.outbox.rebind(upstream)?)
     }
 
     /// The answer, or nothing if there is no such event.

@@ -1,5 +1,7 @@
 //! Where events are read from: the running relay, or the directory of one that is stopped.
 
+use std::io;
+
 use serde::de::DeserializeOwned;
 
 use super::offline::Stopped;
@@ -90,7 +92,10 @@ fn unknown() -> Failure {
 
 /// The outbox itself, if it is only that nobody answers.
 pub(super) fn stopped(whereabouts: &Whereabouts, client: &Client, error: &CallError) -> Result<Stopped, Failure> {
-    let CallError::NoRelay(_) = error else { return Err(flow::unreachable(client, error)) };
+    match error {
+        CallError::NoRelay(cause) if cause.kind() != io::ErrorKind::PermissionDenied => {}
+        _ => return Err(flow::unreachable(client, error)),
+    }
     let stopped = Stopped::open(&whereabouts.dir)?.ok_or_else(|| {
         let message = format!(
             "nobody answers on the control socket {}, and {} holds no outbox",

@@ -1,11 +1,11 @@
-//! Looks into a stopped relay's outbox.
+//! Looks into a stopped relay's outbox, and binds it to another upstream.
 
 use std::path::Path;
 
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
 use super::sql::Sql;
-use super::store::check_version;
+use super::store::{META_UPSTREAM, check_version};
 use super::volume::{Home, Lock};
 use crate::event::EventId;
 use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError};
@@ -13,9 +13,10 @@ use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError};
 /// Rows whose checksums are compared at a time.
 const SLICE: u64 = 1024;
 
-/// The outbox of a relay that does not run; nothing is changed.
+/// The outbox of a relay that does not run; looking changes nothing.
 pub struct Offline {
     sql: Sql,
+    home: Home,
     /// No relay starts while this looks.
     _lock: Lock,
 }
@@ -26,14 +27,16 @@ pub struct Offline {
 /// See [`OpenError`]; [`OpenError::Locked`] if a relay runs on it, [`OpenError::Missing`] if there is none.
 pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     let home = Home::new(dir);
-    if !home.database().exists() {
-        return Err(OpenError::Missing { path: dir.to_path_buf() });
+    match home.database().try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(OpenError::Missing { path: dir.to_path_buf() }),
+        Err(error) => return Err(OpenError::of_file(dir, error)),
     }
     let lock = home.lock()?;
     let opened = Sql::open_read_only(&home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
     let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
     check_version(version)?;
-    Ok(Offline { sql, _lock: lock })
+    Ok(Offline { sql, home, _lock: lock })
 }
 
 fn of_fault(fault: &Fault) -> OpenError {
@@ -70,6 +73,28 @@ impl Offline {
     /// If the file cannot be read.
     pub fn ledger(&self) -> Result<Ledger, ReadError> {
         self.sql.books().map(|books| books.ledger).map_err(|error| read_error(&error))
+    }
+
+    /// The base URL that its events are for.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn upstream(&self) -> Result<Option<String>, ReadError> {
+        self.sql.meta(META_UPSTREAM).map_err(|error| read_error(&error))
+    }
+
+    /// From now on its events are for `upstream`; durable on return.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn rebind(&self, upstream: &str) -> Result<(), OpenError> {
+        let write = || {
+            let sql = Sql::open(&self.home.database())?;
+            sql.begin()?;
+            sql.set_meta(META_UPSTREAM, upstream)?;
+            sql.commit()
+        };
+        write().map_err(|error| OpenError::Io { doing: "write to the outbox", reason: Fault::from(error).text() })
     }
 
     /// Checks the whole file: SQLite's structure, every checksum, and the ledger against the rows.

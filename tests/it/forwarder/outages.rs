@@ -201,3 +201,16 @@ async fn a_flapping_cello_loses_nothing_and_keeps_order() {
     world.delivered(1_200).await;
     assert!(world.outbox.dead().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_arrives_while_there_is_no_token_shows_within_two_seconds() {
+    let world = World::start(|_| status(200));
+    world.cello.access.send_replace(Access::Waiting);
+    world.pass(MINUTE + SECOND).await;
+    assert_eq!(*world.handle.flow().borrow(), Flow::Ok, "nothing waits");
+    world.post_users(0, 1);
+    world.pass(2 * SECOND).await;
+    assert_eq!(*world.handle.flow().borrow(), Flow::Retrying);
+    world.cello.access.send_replace(Access::Granted);
+    world.delivered(1).await;
+}

@@ -15,7 +15,7 @@ const USERS: usize = 3;
 fn what_was_answered_2xx_survives_kill_9_and_arrives_in_order() {
     let rounds = if crate::long() { 200 } else { 25 };
     let upstream = Upstream::start();
-    upstream.fault(r#"[{"path":"/events","latency":"3ms"}]"#);
+    upstream.fault(r#"[{"path":"/events","latency":"10ms"}]"#);
     let setup = Setup::new(&upstream.base_url());
     let book = Book::default();
     let mut random = fastrand::Rng::with_seed(20_261_122);
@@ -37,7 +37,7 @@ fn what_was_answered_2xx_survives_kill_9_and_arrives_in_order() {
     );
     assert!(cut_off_rounds * 2 > rounds, "most kills must hit requests: {cut_off_rounds} of {rounds}");
     // Fewer than above: on a busy machine the first token takes its time, and some kills come before it.
-    assert!(sending_rounds * 4 > rounds, "many kills must hit sends: {sending_rounds} of {rounds}");
+    assert!(sending_rounds * 2 > rounds, "most kills must hit sends: {sending_rounds} of {rounds}");
     let ledger = relay.metric("cello_relay_outbox_events", "");
     assert_eq!(ledger, 0.0, "nothing is left");
     assert_eq!(relay.metric("cello_relay_events_lost_total", ""), 0.0);

@@ -3,6 +3,7 @@
 //! Apart from `tests/it` because these tests start processes. `CELLO_RELAY_TEST_LONG=1` (or
 //! `tests/run --long`) makes the crash and outage tests as long as the release notes quote them.
 
+#![expect(clippy::print_stdout, reason = "figures and skipped tests are told")]
 #![expect(clippy::disallowed_methods, reason = "real processes live in real time and in a real environment")]
 
 #[path = "process/canary.rs"]

@@ -17,7 +17,7 @@ pub(crate) const UNREACHABLE: &str = "http://127.0.0.1:9";
 pub(crate) struct Upstream {
     simulator: Simulator,
     unanswered: AtomicUsize,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Upstream {
@@ -38,7 +38,7 @@ impl Upstream {
         let options = Options { keep: 1_000_000, ..options };
         let simulator = Simulator::start(options, Arc::new(SystemClock)).expect("a free port");
         drop(entered);
-        Self { simulator, unanswered: AtomicUsize::new(0), _runtime: runtime }
+        Self { simulator, unanswered: AtomicUsize::new(0), runtime }
     }
 
     pub(crate) fn base_url(&self) -> String {
@@ -59,6 +59,12 @@ impl Upstream {
 
     pub(crate) fn stats(&self) -> Value {
         serde_json::to_value(self.simulator.stats()).expect("plain numbers")
+    }
+
+    /// Waits for the next event to come in.
+    pub(crate) fn wait_for_arrival(&self) {
+        let before = self.simulator.stats().received;
+        self.runtime.block_on(async { self.simulator.until(|stats| stats.received > before).await });
     }
 
     /// Whether sends were left without an answer since the last call: they were under way when the relay died.

@@ -15,6 +15,10 @@ mod crash;
 mod disk;
 #[path = "process/exit.rs"]
 mod exit;
+#[path = "process/hops.rs"]
+mod hops;
+#[path = "process/idle.rs"]
+mod idle;
 #[path = "process/load.rs"]
 mod load;
 #[path = "process/operator.rs"]
@@ -25,8 +29,12 @@ mod outage;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/storm.rs"]
+mod storm;
 #[path = "process/upstream.rs"]
 mod upstream;
+#[path = "process/upstream_faults.rs"]
+mod upstream_faults;
 
 /// Whether the long versions were asked for.
 fn long() -> bool {

@@ -16,6 +16,10 @@ mod crash;
 mod disk;
 #[path = "process/exit.rs"]
 mod exit;
+#[path = "process/hops.rs"]
+mod hops;
+#[path = "process/idle.rs"]
+mod idle;
 #[path = "process/load.rs"]
 mod load;
 #[path = "process/operator.rs"]
@@ -28,8 +32,12 @@ mod readme;
 mod relay;
 #[path = "process/steer.rs"]
 mod steer;
+#[path = "process/storm.rs"]
+mod storm;
 #[path = "process/upstream.rs"]
 mod upstream;
+#[path = "process/upstream_faults.rs"]
+mod upstream_faults;
 
 /// Whether the long versions were asked for.
 fn long() -> bool {

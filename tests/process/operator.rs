@@ -11,7 +11,8 @@ const EXAMPLE: &str = include_str!("../files/cello/example-event.json");
 #[test]
 fn the_documents_example_arrives_stripped_authenticated_and_otherwise_unchanged() {
     let upstream = Upstream::start();
-    let relay = Setup::new(&upstream.base_url()).start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
     let answer = relay.client().post("/events", EXAMPLE).expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.body);
     relay.wait_until_empty(PATIENCE);

@@ -162,15 +162,25 @@ impl Relay {
 
     /// Waits until nothing waits to be delivered.
     pub(crate) fn wait_until_empty(&self, patience: Duration) {
+        let events = |metrics: &str, state| sum(metrics, "cello_relay_outbox_events", state);
+        self.wait_until_within(patience, "events still wait", |metrics| {
+            events(metrics, "") - events(metrics, "dead") == 0.0
+        });
+    }
+
+    /// Waits until the metrics say so.
+    pub(crate) fn wait_until(&self, what: &str, said: impl Fn(&str) -> bool) {
+        self.wait_until_within(PATIENCE, what, said);
+    }
+
+    fn wait_until_within(&self, patience: Duration, what: &str, said: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + patience;
         loop {
             let metrics = self.metrics();
-            let waiting =
-                sum(&metrics, "cello_relay_outbox_events", "") - sum(&metrics, "cello_relay_outbox_events", "dead");
-            if waiting == 0.0 {
+            if said(&metrics) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{waiting} events still wait");
+            assert!(Instant::now() < deadline, "{what}:\n{metrics}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }

@@ -10,6 +10,8 @@ use cello_relay::simulator::{Arrival, Options, Simulator};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::relay::PATIENCE;
+
 /// Nothing listens there.
 pub(crate) const UNREACHABLE: &str = "http://127.0.0.1:9";
 
@@ -57,6 +59,33 @@ impl Upstream {
         self.fault(r#"{"revokeTokens": true}"#);
     }
 
+    pub(crate) fn refuse_keys(&self) {
+        self.fault(r#"{"refuseKeys": true}"#);
+    }
+
+    /// How many events came in, whatever they were answered.
+    pub(crate) fn received(&self) -> u64 {
+        self.simulator.stats().received
+    }
+
+    /// How often a token was asked for.
+    pub(crate) fn token_calls(&self) -> u64 {
+        let calls = self.simulator.stats().token_calls;
+        calls.access_key + calls.refresh_token + calls.malformed
+    }
+
+    /// Waits until so many events came in.
+    pub(crate) fn wait_until_received(&self, count: u64) {
+        let received = self.simulator.until(|stats| stats.received >= count);
+        let received = async { tokio::time::timeout(PATIENCE, received).await };
+        self.runtime.block_on(received).expect("events come in");
+    }
+
+    /// All events that came in, counted or not, in order of arrival.
+    pub(crate) fn events(&self) -> Vec<Arrival> {
+        self.simulator.events()
+    }
+
     pub(crate) fn stats(&self) -> Value {
         serde_json::to_value(self.simulator.stats()).expect("plain numbers")
     }
@@ -93,25 +122,45 @@ impl Arrivals {
 
     /// Every acknowledged event is here, first arrivals are in order per user; gives the number of duplicates.
     pub(crate) fn assert_complete_and_in_order(&self, acked: &BTreeMap<String, Vec<u64>>) -> usize {
-        let mut seen = HashSet::new();
-        let mut arrived: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-        let mut duplicates = 0;
-        for arrival in &self.0 {
-            let body: Value = serde_json::from_slice(&arrival.body).expect("JSON");
-            let number = body["context"]["sequence"].as_u64().expect("a numbered event");
-            let user = arrival.user.as_deref().expect("a user");
-            if seen.insert((user, number)) {
-                arrived.entry(user).or_default().push(number);
-            } else {
-                duplicates += 1;
-            }
+        self.assert_in_order();
+        self.assert_complete(acked);
+        let first_arrivals: usize = self.first_arrivals().values().map(Vec::len).sum();
+        self.0.len() - first_arrivals
+    }
+
+    /// First arrivals are in order per user.
+    pub(crate) fn assert_in_order(&self) {
+        for (user, numbers) in self.first_arrivals() {
+            assert!(numbers.is_sorted(), "{user}: out of order: {numbers:?}");
         }
+    }
+
+    /// Every acknowledged event is here.
+    pub(crate) fn assert_complete(&self, acked: &BTreeMap<String, Vec<u64>>) {
+        let arrived = self.first_arrivals();
         for (user, numbers) in acked {
-            let arrived = arrived.get(user.as_str()).map_or(&[][..], Vec::as_slice);
-            assert!(arrived.is_sorted(), "{user}: out of order: {arrived:?}");
-            let lost: Vec<&u64> = numbers.iter().filter(|number| arrived.binary_search(number).is_err()).collect();
+            let arrived: HashSet<&u64> = arrived.get(user).into_iter().flatten().collect();
+            let lost: Vec<&u64> = numbers.iter().filter(|number| !arrived.contains(number)).collect();
             assert!(lost.is_empty(), "{user}: lost {lost:?}");
         }
-        duplicates
     }
+
+    /// The numbers of each user's events, each where it first came.
+    fn first_arrivals(&self) -> BTreeMap<String, Vec<u64>> {
+        let mut seen = HashSet::new();
+        let mut arrived: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (user, number) in self.0.iter().map(numbered) {
+            if seen.insert((user.clone(), number)) {
+                arrived.entry(user).or_default().push(number);
+            }
+        }
+        arrived
+    }
+}
+
+/// Whose event it is, and which of that user's.
+pub(crate) fn numbered(arrival: &Arrival) -> (String, u64) {
+    let body: Value = serde_json::from_slice(&arrival.body).expect("JSON");
+    let number = body["context"]["sequence"].as_u64().expect("a numbered event");
+    (arrival.user.as_deref().expect("a user").to_owned(), number)
 }

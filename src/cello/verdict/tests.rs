@@ -132,3 +132,15 @@ fn a_body_nested_without_end_does_no_harm() {
 fn cellos_message_is_not_shown_by_debug() {
     assert!(!format!("{:?}", judge(Ok(&answer(400, "{\"message\":\"ann@example.com\"}")))).contains("ann@"));
 }
+
+#[test]
+fn every_reason_a_status_can_give_has_its_series_from_the_start() {
+    let metrics = crate::metrics::Metrics::new().render();
+    for (status, body) in (200..600).flat_map(|status| every_body().map(move |body| (status, body))) {
+        let Some(reason) = verdict(status, body).1 else { continue };
+        for name in ["upstream_request_failures_total", "delivery_retries_total"] {
+            let series = format!("cello_relay_{name}{{reason=\"{reason}\"}} 0\n");
+            assert!(metrics.contains(&series), "{series}");
+        }
+    }
+}

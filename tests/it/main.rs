@@ -5,5 +5,6 @@ mod config;
 mod forwarder;
 mod http;
 mod ingress;
+mod reads;
 mod simulator;
 mod wire;

@@ -2,7 +2,7 @@
 
 mod bodies;
 mod door;
-mod openapi;
+pub(crate) mod openapi;
 pub(crate) mod support;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::cello::upstream::Reply;
+use crate::ingress::openapi;
 use world::{LINK, World, settings};
 
 #[tokio::test]
@@ -38,6 +39,29 @@ async fn valid_unknown_and_blocked_codes_come_back_as_cello_gave_them() {
     assert_eq!(world.get("/new-users/unknown/reward").await.json(), json!({"eligible": false, "reward": null}));
     assert_eq!(world.metric(r#"read_requests_total{code="200",route="referral_code"}"#), 3.0);
     assert_eq!(world.metric("read_request_duration_seconds_count"), 5.0);
+}
+
+#[tokio::test]
+async fn answers_to_reads_fit_the_published_document() {
+    let cello = Simulator::start(Options::default(), Arc::new(SystemClock)).unwrap();
+    let world = World::before(&cello.base_url(), settings());
+    let document = openapi::document();
+    let paths = [
+        ("/referral-codes/{code}", "/referral-codes/c"),
+        ("/referral-codes/active-link/{productUserId}", "/referral-codes/active-link/7"),
+        ("/new-users/{productUserId}/reward", "/new-users/7/reward"),
+    ];
+    for faults in ["[]", r#"[{"reset":"before"}]"#] {
+        cello.faults(faults.parse().unwrap());
+        for (template, path) in paths {
+            let headers = [("cache-control", "no-cache")];
+            openapi::assert_fits(&document, &world.ask("GET", path, &headers).await, "get", template);
+            let wrong = world.get(&path.replace(['7'], "%zz").replace("/c", "/%zz")).await;
+            openapi::assert_fits(&document, &wrong, "get", template);
+        }
+    }
+    let refused = world.ask("POST", "/referrers/7/depersonalize", &[]).await;
+    openapi::assert_fits(&document, &refused, "post", "/referrers/{productUserId}/depersonalize");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::world::{LINK, World, settings};
 use crate::cello::upstream::Reply;
 
@@ -88,6 +90,30 @@ async fn no_cache_asks_cello_itself_and_takes_no_old_answer() {
     status.store(500, Ordering::SeqCst);
     assert_eq!(world.ask("GET", PATH, &[("cache-control", "no-cache")]).await.status, 500);
     assert_eq!(world.get(PATH).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_asked_for_earlier_does_not_replace_a_later_one() {
+    let (gate, number) = (Arc::new(Semaphore::new(0)), AtomicUsize::new(0));
+    let held = gate.clone();
+    let world = World::script(settings(), move |_| {
+        let (held, number) = (held.clone(), number.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number == 0 {
+                held.acquire().await.unwrap().forget();
+            }
+            Reply::json(200, &format!(r#"{{"activeUcc":"{number}"}}"#))
+        }
+    })
+    .await;
+    let world = Arc::new(world);
+    let slow = world.clone();
+    let slow = tokio::spawn(async move { slow.get(PATH).await });
+    world.cello().saw(PATH, 1).await;
+    let later = world.ask("GET", PATH, &[("cache-control", "no-cache")]).await;
+    gate.add_permits(1);
+    assert_eq!(slow.await.unwrap().header("cache-status"), Some("cello-relay; fwd=uri-miss"));
+    assert_eq!(world.get(PATH).await.body, later.body);
 }
 
 #[tokio::test]

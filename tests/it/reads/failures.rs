@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cello_relay::cello::{Access, Courier, Verdict};
 use cello_relay::clock::Timestamp;
 use cello_relay::event::EventId;
+use cello_relay::metrics::{Code, Metrics, ReadRoute};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -178,6 +179,24 @@ async fn a_read_whose_turn_does_not_come_in_time_is_a_503() {
     }
     statuses.sort_unstable();
     assert!(statuses.contains(&503) && statuses.iter().all(|status| [503, 504].contains(status)), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn reads_that_wait_are_bounded_and_more_are_refused_at_once() {
+    let (world, crowd) = crowded(Duration::from_secs(20), 1).await;
+    let readers = read_all(&world, 1_100);
+    let refused = |metrics: &Metrics| metrics.read_requests.with(ReadRoute::Reward, Code::C503).get();
+    world.until(|metrics| refused(metrics) == 76).await;
+    crowd.gate.add_permits(1_024);
+    let mut answered = 0;
+    for reader in readers {
+        let answer = reader.await.unwrap();
+        match answer.status {
+            200 => answered += 1,
+            _ => assert_failed(&answer, 503, "busy"),
+        }
+    }
+    assert_eq!((answered, world.cello().calls().len()), (1_024, 1_024));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ fn run_read(language: &str, file: &str, command: &[&str], said: &[&str]) {
 
 /// Writes each block to a file and runs it with `command`; the file's name is appended. Tells how many
 /// events arrived, or nothing if the program is not installed.
+#[expect(clippy::print_stdout, reason = "tests/run counts what is skipped")]
 fn run_blocks(language: &str, file: &str, command: &[&str], expected: usize, wanted: &[&str]) -> Option<usize> {
     let [program, arguments @ ..] = command else { unreachable!("a program") };
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();

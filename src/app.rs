@@ -25,6 +25,7 @@ use crate::metrics::{Metrics, Phase};
 use crate::ops::{Heartbeat, Ops, Sources};
 use crate::outbox::Outbox;
 use crate::outbox::sqlite::{OpenError, Sqlite};
+use crate::reads::{self, Reads};
 use crate::telemetry;
 
 /// Everything a relay is built from.
@@ -38,6 +39,8 @@ pub struct Settings {
     pub durability: String,
     /// Claim, send, settle.
     pub forward: forwarder::Settings,
+    /// Reads through the relay.
+    pub reads: reads::Settings,
     /// The upstream.
     pub cello: cello::Settings,
     /// Probes and metrics.
@@ -122,6 +125,8 @@ pub fn build(
     let (forwarder, handle) =
         Forwarder::new(deps, settings.forward.clone(), settings.log.deliveries, fastrand::Rng::new());
     let ingress = Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
+    let reads = Reads::new(settings.reads.clone(), cello.clone(), clock.clone(), metrics.clone());
+    let ingress = ingress.with_reads(Arc::new(move |request| reads.answer(request)));
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let sources = Sources::new(metrics.clone(), outbox.clone());
     let ops = Ops::new(&settings.ops, sources, phase_seen, heartbeats(&outbox, &handle));

@@ -28,7 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::EXPECT;
+use hyper::header::{CACHE_CONTROL, EXPECT};
 use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response};
@@ -107,8 +107,8 @@ pub enum StartError {
 /// A read's answer on its way.
 pub type ReadAnswer = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// Authenticated reads through Cello, handed in by `app`: gets method and URI of a known read route,
-/// nothing else of the app's request.
+/// Authenticated reads through Cello, handed in by `app`: gets method, URI and `Cache-Control` of a known
+/// read route, nothing else of the app's request.
 pub type Reads = Arc<dyn Fn(Request<()>) -> ReadAnswer + Send + Sync>;
 
 /// The service behind the `ingest` listener. Cheap to clone.
@@ -244,12 +244,15 @@ impl Shared {
         }
     }
 
-    /// Hands a read on: method and URI only. HEAD is asked for as GET; its body is cut when it is sent.
+    /// Hands a read on: method, URI and `Cache-Control` only. HEAD is asked for as GET; its body is cut when it is sent.
     async fn read(&self, head: &Parts) -> Result<Answer, Box<answer::Refusal>> {
         let reads = self.reads.as_ref().ok_or_else(|| answer::not_found("reads are not served here"))?;
         let mut request = Request::new(());
         *request.method_mut() = if head.method == Method::HEAD { Method::GET } else { head.method.clone() };
         *request.uri_mut() = head.uri.clone();
+        for value in head.headers.get_all(CACHE_CONTROL) {
+            request.headers_mut().append(CACHE_CONTROL, value.clone());
+        }
         Ok(reads(request).await)
     }
 }

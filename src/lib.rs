@@ -6,6 +6,7 @@
 //! ```text
 //! POST /events ─▶ ingress ─▶ event (parse, validate, strip) ─▶ outbox ─▶ forwarder ─▶ cello (token, verdict) ─▶ Cello
 //!                                                                ▲ claim / settle ▼
+//! GET … ─▶ ingress ─▶ reads (cache) ──────────────────────────────────────────────────▶ cello ─▶ Cello
 //! ```
 //!
 //! 1. An app posts to [`ingress`], over the accept loop of [`http`].
@@ -29,6 +30,7 @@
 //! | [`config`] | layers of settings, all faults at once |
 //! | [`event`] | `Unchecked` → `Event`, hints |
 //! | [`ingress`] | the app-facing service |
+//! | [`reads`] | reads through Cello: checked paths, one call for many, cache |
 //! | [`outbox`] | traits, the state machine, `sqlite` and the `memory` model |
 //! | [`forwarder`] | claim → send → settle; backoff, breaker, hold, pacing |
 //! | [`cello`] | calls to Cello: token, verdict, transport |
@@ -40,9 +42,9 @@
 //!
 //! # The import rule
 //!
-//! Data flows one way, and so do imports: `cli → app → {ingress, forwarder, ops, admin} → {outbox, cello} →
+//! Data flows one way, and so do imports: `cli → app → {ingress, reads, forwarder, ops, admin} → {outbox, cello} →
 //! {event, clock, reason, metrics}`. Ingress and forwarder meet only at the outbox traits; the SQLite store is
-//! named in one place in `app`; the simulator shares no code with what it judges. `tests/tidy.rs` holds all
+//! named in one place in `app`, which also hands the reads to ingress; the simulator shares no code with what it judges. `tests/tidy.rs` holds all
 //! of it.
 
 pub mod admin;
@@ -58,6 +60,7 @@ pub mod ingress;
 pub mod metrics;
 pub mod ops;
 pub mod outbox;
+pub mod reads;
 pub mod reason;
 pub mod simulator;
 pub mod telemetry;

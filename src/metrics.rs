@@ -8,6 +8,8 @@ mod family;
 
 pub use family::{Counters, Gauges, Histograms, Label};
 
+use std::marker::PhantomData;
+
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -19,13 +21,15 @@ use crate::reason::Reason;
 // threshold of an alert is a boundary.
 
 /// Seconds; a commit or a request that includes one.
-const COMMIT_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.5];
+const COMMIT_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.25, 1.0, 2.5];
 /// Seconds; a call to Cello.
-const UPSTREAM_BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+const UPSTREAM_BUCKETS: &[f64] = &[0.05, 0.25, 0.5, 1.0, 5.0, 15.0];
 /// Seconds from acceptance to Cello's 2xx; 300 s is the service level.
-const DELIVERY_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 21600.0, 86400.0];
+const DELIVERY_BUCKETS: &[f64] = &[0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 3600.0, 86400.0];
+/// Seconds; a read through the relay, from the cache or from Cello.
+const READ_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.25, 1.0, 3.0];
 /// Events in one commit.
-const BATCH_BUCKETS: &[f64] = &[1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0];
+const BATCH_BUCKETS: &[f64] = &[1.0, 10.0, 50.0, 100.0, 500.0];
 
 /// What an event can die of.
 const DEAD: &[Reason] = &[
@@ -82,7 +86,7 @@ const RETRIES: &[Reason] = &[
     Reason::Reset,
     Reason::DeadLettersFull,
 ];
-/// What a request to Cello fails with.
+/// What a request to Cello fails with; the rarer codes get a series when they occur.
 const FAILURES: &[Reason] = &[
     Reason::Http400,
     Reason::Http401,
@@ -94,7 +98,6 @@ const FAILURES: &[Reason] = &[
     Reason::Http410,
     Reason::Http413,
     Reason::Http422,
-    Reason::Http425,
     Reason::Http429,
     Reason::Http3xx,
     Reason::Http4xx,
@@ -116,11 +119,18 @@ const POST_CODES: &[Code] = &[Code::C200, Code::C400, Code::C413, Code::C415, Co
 /// The answers that are expected elsewhere.
 const OTHER_CODES: &[Code] = &[Code::C200, Code::C201, Code::C401, Code::C403, Code::C404, Code::C405];
 
+/// What is read; `depersonalize` is off unless it is switched on.
+const READS: &[ReadRoute] = &[ReadRoute::ReferralCode, ReadRoute::ActiveLink, ReadRoute::Reward];
+/// The reads whose answers are kept by default.
+const CACHED_READS: &[ReadRoute] = &[ReadRoute::ReferralCode, ReadRoute::ActiveLink];
+/// The answers that are expected of reads.
+const READ_CODES: &[Code] = &[Code::C200, Code::C503, Code::C504];
+
 /// Declares a closed set of label values.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $value:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $(#[doc = concat!("`", $value, "`")] $variant,)* }
 
         impl Label for $name {
@@ -134,6 +144,12 @@ macro_rules! labels {
 labels! {
     /// `route`: the template, never the path as received.
     Route { Events = "events", Batch = "batch", Read = "read", Other = "other", }
+}
+labels! {
+    /// What is read through the relay.
+    ReadRoute {
+        ReferralCode = "referral_code", ActiveLink = "active_link", Reward = "reward", Depersonalize = "depersonalize",
+    }
 }
 labels! {
     /// `code` of an answer of the relay: those that occur, and one for the rest.
@@ -292,9 +308,9 @@ impl Builder {
         Histograms::new(self.register(HistogramVec::new(opts, &[label])), expected)
     }
 
-    fn answers(&self, name: &str, help: &str) -> Answers {
+    fn answers<R: Label>(&self, name: &str, help: &str, expected: &[(&[R], &[Code])]) -> Answers<R> {
         let made = IntCounterVec::new(Opts::new(full(name), help), &["route", "code"]);
-        Answers::new(self.register(made))
+        Answers::new(self.register(made), expected)
     }
 
     fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) {
@@ -336,7 +352,7 @@ metrics! {
     log_messages: Counters<LogLevel> = counters("log_messages_total", "Log lines written or suppressed.", "level", LogLevel::ALL);
     panics: IntCounter = counter("panics_total", "Panics caught; each is a bug.");
 
-    ingest_requests: Answers = answers("ingest_requests_total", "Requests answered.");
+    ingest_requests: Answers<Route> = answers("ingest_requests_total", "Requests answered.", &[(TIMED_ROUTES, POST_CODES), (&[Route::Other], OTHER_CODES)]);
     ingest_duration: Histograms<Route> = histograms("ingest_request_duration_seconds", "Time to answer a request, the durable commit included.", "route", TIMED_ROUTES, COMMIT_BUCKETS);
     ingest_in_flight: IntGauge = gauge("ingest_requests_in_flight", "Requests being answered.");
     ingest_connections: IntGauge = gauge("ingest_connections", "Open connections of apps.");
@@ -380,6 +396,14 @@ metrics! {
     held: Gauges<Reason> = gauges("forward_held", "1 while delivery is held for that reason.", "reason", HOLDS);
     paused: IntGauge = gauge("forward_paused", "1 while an operator has paused delivery.");
 
+    read_requests: Answers<ReadRoute> = answers("read_requests_total", "Reads answered.", &[(READS, READ_CODES)]);
+    read_duration: Histogram = histogram("read_request_duration_seconds", "Time to answer a read.", READ_BUCKETS);
+    read_cache_requests: Counters<ReadRoute> = counters("read_cache_requests_total", "Reads that looked into the cache.", "route", CACHED_READS);
+    read_cache_hits: Counters<ReadRoute> = counters("read_cache_hits_total", "Reads answered from the cache while fresh.", "route", CACHED_READS);
+    read_stale_served: Counters<ReadRoute> = counters("read_stale_served_total", "Reads answered from the cache for want of a better answer.", "route", &[ReadRoute::ActiveLink]);
+    read_cache_entries: IntGauge = gauge("read_cache_entries", "Answers kept, as of the last change.");
+    read_coalesced: IntCounter = counter("read_coalesced_total", "Reads that shared another one's request to Cello.");
+
     token_expiry: Gauge = time("token_expiry_timestamp_seconds", "When the access token ends; 0 without one.");
     token_refreshes: Counters<Grant> = counters("token_refreshes_total", "Tokens obtained.", "grant", Grant::ALL);
     token_failures: Counters<RefreshFailure> = counters("token_refresh_failures_total", "Tokens asked for and not obtained.", "reason", RefreshFailure::ALL);
@@ -391,14 +415,15 @@ metrics! {
 }
 
 /// Requests by route and code; the likely pairs are initialised.
-pub struct Answers {
+pub struct Answers<R> {
     family: IntCounterVec,
+    route: PhantomData<fn(R)>,
 }
 
-impl Answers {
-    fn new(family: IntCounterVec) -> Self {
-        let answers = Self { family };
-        for (routes, codes) in [(TIMED_ROUTES, POST_CODES), (&[Route::Other][..], OTHER_CODES)] {
+impl<R: Label> Answers<R> {
+    fn new(family: IntCounterVec, expected: &[(&[R], &[Code])]) -> Self {
+        let answers = Self { family, route: PhantomData };
+        for (routes, codes) in expected {
             for (route, code) in routes.iter().flat_map(|route| codes.iter().map(move |code| (*route, *code))) {
                 answers.with(route, code).inc_by(0);
             }
@@ -408,7 +433,7 @@ impl Answers {
 
     /// The counter of one pair.
     #[must_use]
-    pub fn with(&self, route: Route, code: Code) -> IntCounter {
+    pub fn with(&self, route: R, code: Code) -> IntCounter {
         self.family.with_label_values(&[route.as_str(), code.as_str()])
     }
 }

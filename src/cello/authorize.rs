@@ -57,6 +57,10 @@ where
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
+        if call.once {
+            self.tokens.reject(token.generation);
+            return Ok(answer);
+        }
         let deadline = Instant::now() + call.timeout;
         let Some(newer) = self.tokens.newer_than(token.generation, deadline).await? else {
             return Ok(answer);

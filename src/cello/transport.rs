@@ -63,6 +63,8 @@ pub struct Call {
     pub key: Option<EventId>,
     /// For connecting, sending and reading the answer together; a token is waited for as long again.
     pub timeout: Duration,
+    /// Sent once, whatever comes: not again after a 401 either.
+    pub once: bool,
     /// The access token; set by the stack.
     pub(super) token: Option<SecretString>,
 }
@@ -82,13 +84,19 @@ impl Call {
     /// A call without a body.
     #[must_use]
     pub fn new(operation: Operation, method: Method, path: PathAndQuery, timeout: Duration) -> Self {
-        Self { operation, method, path, body: None, key: None, timeout, token: None }
+        Self { operation, method, path, body: None, key: None, timeout, once: false, token: None }
     }
 
     /// The same with a JSON body.
     #[must_use]
     pub fn with_json(self, body: Bytes) -> Self {
         Self { body: Some(body), ..self }
+    }
+
+    /// The same, never sent a second time.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 
     /// The same with an `Idempotency-Key`.

@@ -96,10 +96,10 @@ impl Schema {
     }
 }
 
-/// The right key in the wrong section is near, too.
+/// The right key in the wrong section is near, too; the nearer, the more alike the sections are.
 fn same_name(known: &str, key: &str) -> f64 {
     let name = |key: &str| key.rsplit('.').next().map(str::to_owned);
-    if name(known) == name(key) { 0.95 } else { 0.0 }
+    if name(known) == name(key) { 0.95 + 0.05 * strsim::jaro_winkler(known, key) } else { 0.0 }
 }
 
 /// One layer: known keys, plain values. `Debug` shows keys alone, since values may be secret.

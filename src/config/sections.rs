@@ -7,7 +7,7 @@ use super::upstream;
 use crate::forwarder::Ambiguous;
 use crate::ingress::Checks;
 use crate::telemetry::{Format, Level};
-use crate::{admin, app, cello, forwarder, ingress, ops, outbox, telemetry};
+use crate::{admin, app, cello, forwarder, ingress, ops, outbox, reads, telemetry};
 
 /// More than any machine serves, and still no overflow.
 const MANY: u64 = 1_000_000;
@@ -20,6 +20,7 @@ pub(super) fn settings(reader: &mut Reader, environment: &[(String, String)]) ->
         outbox: outbox(reader, &cello),
         durability: durability(reader),
         forward: forward(reader),
+        reads: reads(reader),
         cello,
         ops: ops(reader),
         admin: admin(reader),
@@ -75,6 +76,21 @@ fn forward(reader: &mut Reader) -> forwarder::Settings {
         give_up_after: reader.duration("forward.give_up_after"),
         refusals_in_a_row: reader.count("forward.refusals_in_a_row", 1, MANY),
         ambiguous: reader.choice("forward.ambiguous", &[("retry", Ambiguous::Retry), ("dead", Ambiguous::Dead)]),
+    }
+}
+
+fn reads(reader: &mut Reader) -> reads::Settings {
+    reads::Settings {
+        timeout: reader.time("reads.timeout"),
+        concurrency: reader.count("reads.concurrency", 1, 1_000),
+        active_link_ttl: reader.duration("reads.active_link_ttl"),
+        referral_code_ttl: reader.duration("reads.referral_code_ttl"),
+        reward_ttl: reader.duration("reads.reward_ttl"),
+        active_link_stale_if_error: reader.duration("reads.active_link_stale_if_error"),
+        referral_code_stale_if_error: reader.duration("reads.referral_code_stale_if_error"),
+        cache_max_entries: reader.count("reads.cache_max_entries", 0, MANY),
+        cache_max_bytes: reader.size("reads.cache_max_bytes"),
+        allow_depersonalize: reader.switch("reads.allow_depersonalize"),
     }
 }
 

@@ -5,7 +5,7 @@
 mod access;
 mod bearer;
 mod transport;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 const EVENT: &str = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"u","newUserId":"n"},"context":{}}"#;
 
-fn settings(base_url: &str, auth: Auth) -> Settings {
+pub(crate) fn settings(base_url: &str, auth: Auth) -> Settings {
     Settings {
         base_url: base_url.to_owned(),
         environment: "custom".to_owned(),

@@ -63,6 +63,12 @@ fn the_defaults_are_those_of_the_reference() {
     assert_eq!((settings.forward.concurrency, settings.forward.max_strikes), (8, 20));
     assert_eq!(settings.forward.ambiguous, Ambiguous::Retry);
     assert_eq!((settings.cello.timeout, settings.cello.pool_idle), (Duration::from_secs(15), Duration::from_secs(20)));
+    let reads = &settings.reads;
+    assert_eq!((reads.timeout, reads.concurrency), (Duration::from_secs(3), 16));
+    assert_eq!((reads.active_link_ttl, reads.referral_code_ttl), (Duration::from_secs(60), Duration::from_secs(5)));
+    assert_eq!((reads.reward_ttl, reads.referral_code_stale_if_error), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(reads.active_link_stale_if_error, Duration::from_secs(3_600));
+    assert_eq!((reads.cache_max_entries, reads.cache_max_bytes, reads.allow_depersonalize), (10_000, 8 << 20, false));
     assert_eq!(settings.admin.socket, Path::new("./data/control.sock"));
     assert_eq!((settings.shutdown.deadline, settings.shutdown.pod_grace), (Duration::from_secs(20), None));
     assert_eq!((settings.log.level, settings.log.format, settings.log.color), (Level::Info, Format::Auto, true));
@@ -87,6 +93,9 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("outbox.durability", "ram"),
         ("outbox.max_bytes", "8MiB"),
         ("forward.concurrency", "1001"),
+        ("reads.timeout", "0s"),
+        ("reads.concurrency", "0"),
+        ("reads.allow_depersonalize", "yes"),
         ("forward.ambiguous", "maybe"),
         ("forward.backoff_min", "10m"),
         ("cello.environment", "prod"),

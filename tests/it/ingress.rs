@@ -2,8 +2,8 @@
 
 mod bodies;
 mod door;
-mod openapi;
-mod support;
+pub(crate) mod openapi;
+pub(crate) mod support;
 
 use std::sync::Arc;
 
@@ -254,14 +254,15 @@ async fn token_requests_are_answered_locally_in_cellos_two_shapes() {
 }
 
 #[tokio::test]
-async fn reads_get_method_and_path_and_nothing_else_of_the_request() {
+async fn reads_get_method_path_and_cache_control_and_nothing_else_of_the_request() {
     let reads: cello_relay::ingress::Reads = Arc::new(|request: Request<()>| {
-        assert!(request.headers().is_empty());
+        let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
+        assert!(names.is_empty() || names == ["cache-control"], "{names:?}");
         let echo = Bytes::from(format!("{} {}", request.method(), request.uri()));
         Box::pin(async move { Response::new(Full::new(echo)) })
     });
     let rig = Rig::with(settings(), Some(reads));
-    let headers = [("authorization", "Bearer app")];
+    let headers = [("authorization", "Bearer app"), ("cache-control", "no-cache")];
     let code = rig.ask("GET", "/referral-codes/a%2Fb?x=1", &headers, b"").await;
     assert_eq!(code.body, "GET /referral-codes/a%2Fb?x=1");
     let erase = rig.ask("POST", "/referrers/7/depersonalize", &headers, b"{}").await;

@@ -9,5 +9,6 @@ mod ingress;
 mod outbox_file;
 mod outbox_model;
 mod outbox_support;
+mod reads;
 mod simulator;
 mod wire;

@@ -46,6 +46,13 @@ fn keys_tokens_and_personal_data_are_in_no_log_metric_or_error() {
     let keys = format!(r#"{{"accessKeyId":"{KEY_ID}","secretAccessKey":"{POSTED_SECRET}"}}"#);
     said += &client.post("/token", &keys).expect("an answer").body;
     said += &client.post("/token", &format!(r#"{{"refreshToken":"{POSTED_SECRET}"}}"#)).expect("an answer").body;
+    for path in [
+        format!("/referral-codes/active-link/{USER}"),
+        format!("/new-users/{USER}%2f../reward"),
+        format!("/referrers/{USER}/depersonalize"),
+    ] {
+        said += &client.get(&path).expect("an answer").body;
+    }
     relay.wait_until_empty(PATIENCE);
     upstream.revoke_tokens();
     said += &client.post("/events", &canary_event(USER)).expect("an answer").body;

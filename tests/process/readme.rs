@@ -7,21 +7,33 @@ use crate::upstream::{UNREACHABLE, Upstream};
 
 const README: &str = include_str!("../../README.md");
 
-/// The fenced blocks of one language that are marked `test`.
+/// The fenced blocks of one language that are marked `test`; `js read` are those of reads in that language.
 fn blocks(language: &str) -> Vec<String> {
     let opening = format!("```{language} test\n");
     let bodies = README.split(&opening).skip(1).map(|rest| rest.split("\n```").next().expect("a block").to_owned());
     bodies.collect()
 }
 
-/// Writes a block to a file and runs it with `command`; the file's name is appended.
-#[expect(clippy::print_stdout, reason = "a test that skips says so")]
+/// Runs the blocks that post events: each prints its event's id, and all events arrive.
 fn run(language: &str, file: &str, command: &[&str], expected: usize) {
+    let arrived = run_blocks(language, file, command, expected, &["-7"]);
+    assert!(arrived.is_none_or(|arrived| arrived == expected), "{arrived:?}");
+}
+
+/// Runs the block that reads; what it prints has all of `said`.
+fn run_read(language: &str, file: &str, command: &[&str], said: &[&str]) {
+    run_blocks(&format!("{language} read"), file, command, 1, said);
+}
+
+/// Writes each block to a file and runs it with `command`; the file's name is appended. Tells how many
+/// events arrived, or nothing if the program is not installed.
+#[expect(clippy::print_stdout, reason = "tests/run counts what is skipped")]
+fn run_blocks(language: &str, file: &str, command: &[&str], expected: usize, wanted: &[&str]) -> Option<usize> {
     let [program, arguments @ ..] = command else { unreachable!("a program") };
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
         println!("skipped: the {language} example of the README: {program} is not installed");
-        return;
+        return None;
     }
     let upstream = Upstream::start();
     let setup = Setup::new(&upstream.base_url());
@@ -34,10 +46,11 @@ fn run(language: &str, file: &str, command: &[&str], expected: usize) {
         let output = Command::new(program).args(arguments).arg(&path).env("GOCACHE", setup.dir().join("go")).output();
         let output = output.expect("it runs");
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("-7"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let complete = output.status.success() && wanted.iter().all(|wanted| said.contains(wanted));
+        assert!(complete, "{said}{}", String::from_utf8_lossy(&output.stderr));
     }
     relay.wait_until_empty(PATIENCE);
-    assert_eq!(upstream.arrivals().count(), expected);
+    Some(upstream.arrivals().count())
 }
 
 #[test]
@@ -109,6 +122,26 @@ fn every_exit_code_of_the_help_is_in_the_readme() {
 fn listed(help: &str) -> Vec<&str> {
     let commands = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("commands");
     commands.lines().filter_map(|line| line.trim().split(' ').next()).filter(|name| *name != "help").collect()
+}
+
+#[test]
+fn the_curl_examples_of_reads_run() {
+    run_read("sh", "example.sh", &["sh"], &["activeUcc", r#""valid":true"#]);
+}
+
+#[test]
+fn the_python_example_of_reads_runs() {
+    run_read("python", "example.py", &["python3"], &["moonly.cello.so/"]);
+}
+
+#[test]
+fn the_javascript_example_of_reads_runs() {
+    run_read("js", "example.js", &["node"], &["valid: true"]);
+}
+
+#[test]
+fn the_java_example_of_reads_runs() {
+    run_read("java", "Reward.java", &["java"], &["percentage"]);
 }
 
 #[test]

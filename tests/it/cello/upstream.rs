@@ -18,24 +18,27 @@ use tokio_rustls::TlsAcceptor;
 
 /// A request as received.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) path: String,
-    pub(super) version: Version,
-    pub(super) headers: hyper::HeaderMap,
-    pub(super) body: String,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) version: Version,
+    pub(crate) headers: hyper::HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
 /// What to answer.
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Answer(u16, Bytes),
     /// With one header.
     With(u16, &'static str, String),
+    /// With a content type.
+    Typed(u16, &'static str, Bytes),
     /// Never.
     Hang,
     /// The connection is closed instead.
@@ -43,20 +46,20 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn json(status: u16, body: &str) -> Self {
+    pub(crate) fn json(status: u16, body: &str) -> Self {
         Self::Answer(status, Bytes::copy_from_slice(body.as_bytes()))
     }
 
     /// A token of Cello.
-    pub(super) fn token(token: &str, life: u32) -> Self {
+    pub(crate) fn token(token: &str, life: u32) -> Self {
         Self::json(201, &format!(r#"{{"accessToken":"{token}","expiresIn":{life},"refreshToken":"refresh-{token}"}}"#))
     }
 
-    pub(super) fn delivered() -> Self {
+    pub(crate) fn delivered() -> Self {
         Self::json(200, r#"{"success": true}"#)
     }
 
-    pub(super) fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         Self::json(401, r#"{"message":"Unauthorized"}"#)
     }
 }
@@ -64,8 +67,8 @@ impl Reply {
 type Script = dyn Fn(Seen) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync;
 
 /// The server; ends with the test's runtime.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     count: watch::Receiver<usize>,
 }
@@ -79,7 +82,7 @@ struct Shared {
 
 impl Upstream {
     /// Answers each request by `script`.
-    pub(super) async fn start<F>(script: impl Fn(Seen) -> F + Send + Sync + 'static) -> Self
+    pub(crate) async fn start<F>(script: impl Fn(Seen) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Reply> + Send + 'static,
     {
@@ -87,7 +90,7 @@ impl Upstream {
     }
 
     /// The same behind TLS, with HTTP/2 or 1.1.
-    pub(super) async fn start_tls<F>(tls: TlsAcceptor, script: impl Fn(Seen) -> F + Send + Sync + 'static) -> Self
+    pub(crate) async fn start_tls<F>(tls: TlsAcceptor, script: impl Fn(Seen) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Reply> + Send + 'static,
     {
@@ -122,17 +125,22 @@ impl Upstream {
         Self { address, seen, count }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The requests to a path so far.
-    pub(super) fn seen(&self, path: &str) -> Vec<Seen> {
+    pub(crate) fn seen(&self, path: &str) -> Vec<Seen> {
         self.seen.lock().unwrap().iter().filter(|seen| seen.path == path).cloned().collect()
     }
 
+    /// Every request that is not for a token.
+    pub(crate) fn calls(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.path != "/token").cloned().collect()
+    }
+
     /// Waits until a path was asked for so often.
-    pub(super) async fn saw(&self, path: &str, times: usize) -> Vec<Seen> {
+    pub(crate) async fn saw(&self, path: &str, times: usize) -> Vec<Seen> {
         let mut count = self.count.clone();
         let enough = count.wait_for(|_| self.seen(path).len() >= times);
         let waited = tokio::time::timeout(std::time::Duration::from_secs(20), enough).await;
@@ -162,13 +170,16 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Response<F
     #[expect(clippy::disallowed_methods, reason = "the body is Limited")]
     let body = Limited::new(body, 1 << 20).collect().await.map_err(|_| ResetNow)?.to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let seen = Seen { path: head.uri.path().to_owned(), version: head.version, headers: head.headers, body };
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
+    let method = head.method.to_string();
+    let seen = Seen { method, path: target, version: head.version, headers: head.headers, body };
     shared.seen.lock().unwrap().push(seen.clone());
     shared.count.send_modify(|count| *count += 1);
     let response = Response::builder().header("apigw-requestid", "req-1=");
     let built = match (shared.script)(seen).await {
         Reply::Answer(status, body) => response.status(status).body(Full::new(body)),
         Reply::With(status, name, value) => response.status(status).header(name, value).body(Full::default()),
+        Reply::Typed(status, kind, body) => response.status(status).header("content-type", kind).body(Full::new(body)),
         Reply::Hang => std::future::pending().await,
         Reply::Reset => return Err(ResetNow),
     };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::support::{EVENT, Rig};
 use crate::wire::Answer;
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     serde_json::from_str(OPENAPI).expect("JSON")
 }
 
@@ -70,16 +70,19 @@ fn every_route_is_in_the_document_and_every_example_fits_its_schema() {
     assert!(seen > 40, "{seen}");
 }
 
+/// An answer has the shape that the document gives it.
+pub(crate) fn assert_fits(document: &Value, answer: &Answer, method: &str, path: &str) {
+    let responses = &document["paths"][path][method]["responses"];
+    let response = resolved(document, &responses[answer.status.to_string()]);
+    let schema = &response["content"]["application/json"]["schema"];
+    assert!(!schema.is_null(), "{method} {path} {} is not documented", answer.status);
+    check(document, schema, &answer.json(), &format!("{method} {path} {}", answer.status));
+}
+
 #[tokio::test]
 async fn real_answers_fit_the_document() {
     let (rig, document) = (Rig::start(), document());
-    let fits = |answer: &Answer, method: &str, path: &str| {
-        let responses = &document["paths"][path][method]["responses"];
-        let response = resolved(&document, &responses[answer.status.to_string()]);
-        let schema = &response["content"]["application/json"]["schema"];
-        assert!(!schema.is_null(), "{method} {path} {} is not documented", answer.status);
-        check(&document, schema, &answer.json(), &format!("{method} {path} {}", answer.status));
-    };
+    let fits = |answer: &Answer, method: &str, path: &str| assert_fits(&document, answer, method, path);
     let odd = EVENT.replace("\"ucc\"", "\"x\":1,\"ucc\"").replace("new-signup", "new-sigup");
     let key = ("idempotency-key", "k");
     for (headers, body) in [

@@ -1,0 +1,114 @@
+//! One read's request to Cello: its turn, its deadline, and what can go wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::target::Target;
+use crate::cello::{Access, Answer, Call, CallError, Cello, Courier, Fault};
+use crate::metrics::Operation;
+
+/// Reads under way or waiting for their turn; more are refused at once. A few KiB each.
+const MAX_WAITING: usize = 1024;
+/// The call's own limit comes first, because it is counted; this one cuts what waits for a token.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// Where reads go.
+pub(super) struct Upstream {
+    cello: Arc<Cello>,
+    places: Semaphore,
+    turns: Semaphore,
+    timeout: Duration,
+}
+
+/// Why no answer of Cello's can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Too many reads at the same time.
+    Busy,
+    /// No token could be had, or none in time.
+    NoAccess,
+    /// A token that Cello refuses, also a fresh one.
+    Unauthorized,
+    /// More than the relay reads.
+    TooLarge,
+    /// The call failed on its way.
+    Lost(Fault),
+}
+
+impl Failure {
+    /// What the app gets.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Busy | Self::NoAccess => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Lost(Fault::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unauthorized | Self::TooLarge | Self::Lost(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The stable name.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::NoAccess => "credentials",
+            Self::Unauthorized => "http_401",
+            Self::TooLarge => "too_large",
+            Self::Lost(Fault::Dns) => "dns",
+            Self::Lost(Fault::Connect) => "connect",
+            Self::Lost(Fault::Tls) => "tls",
+            Self::Lost(Fault::Timeout) => "timeout",
+            Self::Lost(Fault::Reset) => "reset",
+        }
+    }
+
+    /// For people.
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::Busy => "too many reads at the same time (reads.concurrency)",
+            Self::NoAccess => "the relay has no access token for Cello",
+            Self::Unauthorized => "Cello refuses the relay's access token",
+            Self::TooLarge => "Cello's answer is larger than 64 KiB",
+            Self::Lost(Fault::Timeout) => "Cello did not answer in time (reads.timeout)",
+            Self::Lost(_) => "Cello cannot be reached",
+        }
+    }
+}
+
+impl Upstream {
+    pub(super) fn new(cello: Arc<Cello>, concurrency: usize, timeout: Duration) -> Self {
+        Self { cello, places: Semaphore::new(MAX_WAITING), turns: Semaphore::new(concurrency), timeout }
+    }
+
+    /// Asks Cello; once more with a newer token after a 401.
+    pub(super) async fn get(&self, target: &Target) -> Result<Answer, Failure> {
+        self.send(Call::new(Operation::Read, Method::GET, target.path(), self.timeout)).await
+    }
+
+    /// Sends what cannot be undone: once, whatever comes.
+    pub(super) async fn post_once(&self, target: &Target) -> Result<Answer, Failure> {
+        self.send(Call::new(Operation::Read, Method::POST, target.path(), self.timeout).once()).await
+    }
+
+    async fn send(&self, mut call: Call) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let _place = self.places.try_acquire().map_err(|_| Failure::Busy)?;
+        let Ok(turn) = timeout_at(deadline, self.turns.acquire()).await else { return Err(Failure::Busy) };
+        let _turn = turn.expect("the semaphore is never closed");
+        call.timeout = deadline.saturating_duration_since(Instant::now());
+        let answer = match timeout_at(deadline + SLACK, self.cello.call(call)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(CallError::NoAccess)) => return Err(Failure::NoAccess),
+            Ok(Err(CallError::Transport(error))) => return Err(Failure::Lost(error.fault)),
+            Err(_) if *self.cello.access().borrow() == Access::Granted => return Err(Failure::Lost(Fault::Timeout)),
+            Err(_) => return Err(Failure::NoAccess),
+        };
+        match answer.status {
+            StatusCode::UNAUTHORIZED => Err(Failure::Unauthorized),
+            _ if answer.cut => Err(Failure::TooLarge),
+            _ => Ok(answer),
+        }
+    }
+}

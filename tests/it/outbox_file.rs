@@ -285,6 +285,27 @@ async fn a_user_with_thousands_of_events_keeps_order_and_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_replayed_right_after_a_restart_takes_its_old_place() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    let appended = append(&store, &["x", "a", "a", "a"]).await;
+    let mut claimed = claim(&store, 2).await;
+    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
+    let at = clock.now().plus(Duration::from_secs(60));
+    settle_all(&store, claim(&store, 1).await, &retry(at, false)).await;
+    drop(store);
+    // The queue is to be read again from x on, so that the replayed event lies ahead of the reading,
+    // but before those of its user that are parked.
+    let store = fixture.open();
+    assert_eq!(store.replay(Selection::Ids(vec![appended[1]])).await.unwrap(), 1);
+    clock.pass(Duration::from_secs(61));
+    let order = deliver_all(&store).await;
+    let of_a: Vec<EventId> = order.into_iter().filter(|id| *id != appended[0]).collect();
+    assert_eq!(of_a, appended[1..]);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_does_not_delay_a_retry() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});

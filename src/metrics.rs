@@ -98,6 +98,7 @@ const FAILURES: &[Reason] = &[
     Reason::Http410,
     Reason::Http413,
     Reason::Http422,
+    Reason::Http425,
     Reason::Http429,
     Reason::Http3xx,
     Reason::Http4xx,

@@ -3,7 +3,8 @@
 //! It keeps nothing across a restart and looks at everything for each claim. Tests compare the
 //! embedded store with it, and the forwarder's tests run on it under tokio's paused clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod model;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,16 +12,13 @@ use tokio::sync::Notify;
 
 use super::lease::Returns;
 use super::{
-    ATTEMPTS_KEPT, AppendError, Attempt, Batch, Bound, Claimed, DeadLetters, Detail, Filter, Key, Lease, Ledger,
-    Listed, Outbox, Outcome, Progress, ReadError, Receipt, Report, Route, Selection, SettleError, Settled, State,
-    Stats, Wait, Want,
+    AppendError, Batch, Bound, Claimed, DeadLetters, Detail, Filter, Lease, Listed, Outbox, Outcome, Progress,
+    ReadError, Receipt, Report, Selection, SettleError, Settled, Stats, Wait, Want,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Event, EventId, UserId};
+use crate::event::EventId;
 use crate::reason::Reason;
-
-/// A dead letter that found no room is tried again after so long.
-const HELD_BACK_FOR: Duration = Duration::from_secs(300);
+use model::Inner;
 
 /// What the model bounds; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,37 +36,6 @@ pub struct Memory {
     changed: Arc<Notify>,
     returns: Arc<Returns>,
     inner: Mutex<Inner>,
-}
-
-/// An event that waits or is dead.
-#[derive(Clone)]
-struct Entry {
-    id: EventId,
-    event: Event,
-    progress: Progress,
-    /// The ledger's `delivered` when it failed last.
-    delivered_mark: u64,
-    next_at: Option<Timestamp>,
-    reason: Option<Reason>,
-    attempts: Vec<Attempt>,
-}
-
-#[derive(Default)]
-struct Inner {
-    next_seq: u64,
-    ledger: Ledger,
-    waiting: BTreeMap<u64, Entry>,
-    dead: BTreeMap<u64, Entry>,
-    done: BTreeMap<u64, (EventId, Report)>,
-    /// In flight; `true` if the intent to send is recorded.
-    flying: BTreeMap<u64, bool>,
-    /// When a user's next event is due.
-    gates: HashMap<UserId, Timestamp>,
-    /// Users released lately, longest ago first.
-    released: Vec<UserId>,
-    keys: HashMap<(Route, Box<str>), (Key, Vec<EventId>)>,
-    ignores_backoff: bool,
-    is_closed: bool,
 }
 
 impl Memory {
@@ -122,216 +89,6 @@ impl Memory {
             }
         };
         seqs.into_iter().map(hand_out).collect()
-    }
-}
-
-impl Inner {
-    fn append(&mut self, batch: Batch, now: Timestamp, limits: Limits) -> Result<Receipt, AppendError> {
-        if self.is_closed {
-            return Err(AppendError::Closed);
-        }
-        if let Some((known, ids)) = batch.key.as_ref().and_then(|key| self.keys.get(&(key.route, key.key.clone()))) {
-            let is_same = batch.key.as_ref().is_some_and(|key| key.body == known.body);
-            let receipt = Receipt { ids: ids.clone(), replayed: Some(known.notes.clone()) };
-            return if is_same { Ok(receipt) } else { Err(AppendError::KeyReused) };
-        }
-        let held = self.ledger.undelivered() + self.ledger.dead + batch.events.len() as u64;
-        if limits.max_events > 0 && held > limits.max_events {
-            return Err(AppendError::Full(Bound::Events));
-        }
-        let mut ids = Vec::new();
-        for event in batch.events {
-            let id = EventId::new(now, self.next_seq, 0);
-            let (progress, attempts) = (Progress::default(), Vec::new());
-            let entry = Entry { id, event, progress, delivered_mark: 0, next_at: None, reason: None, attempts };
-            self.waiting.insert(self.next_seq, entry);
-            self.next_seq += 1;
-            self.ledger.accepted += 1;
-            ids.push(id);
-        }
-        if let Some(key) = batch.key {
-            self.keys.insert((key.route, key.key.clone()), (key, ids.clone()));
-        }
-        Ok(Receipt { ids, replayed: None })
-    }
-
-    /// The first waiting event of each user that has nothing in flight and is due.
-    fn pick(&self, want: Want, now: Timestamp) -> Vec<u64> {
-        let mut users: HashSet<&UserId> = self.flying.keys().map(|seq| &self.waiting[seq].event.user).collect();
-        let is_due = |user| self.ignores_backoff || self.gates.get(user).is_none_or(|due| *due <= now);
-        let heads = self.waiting.iter().filter(|(_, entry)| users.insert(&entry.event.user));
-        let mut heads: Vec<(u64, &UserId)> = heads.map(|(seq, entry)| (*seq, &entry.event.user)).collect();
-        heads.retain(|(_, user)| is_due(user));
-        if want.rotate {
-            // Those that were not released lately first; then the one released longest ago.
-            let turn = |user| self.released.iter().position(|other| other == user).map_or(0, |turn| turn + 1);
-            heads.sort_by_key(|(seq, user)| (turn(*user), *seq));
-        }
-        heads.into_iter().map(|(seq, _)| seq).take(want.max).collect()
-    }
-
-    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.gates.values().filter(|due| **due > now).min().copied()
-    }
-
-    fn release(&mut self, seq: u64) {
-        if self.flying.remove(&seq).is_some() {
-            let user = self.waiting[&seq].event.user.clone();
-            self.released.retain(|other| *other != user);
-            self.released.push(user);
-        }
-    }
-
-    /// Takes an event out of the queue; its user's next one is due.
-    fn end(&mut self, seq: u64) -> Option<Entry> {
-        self.flying.remove(&seq);
-        let entry = self.waiting.remove(&seq)?;
-        self.gates.remove(&entry.event.user);
-        self.released.retain(|other| *other != entry.event.user);
-        Some(entry)
-    }
-
-    fn die(&mut self, seq: u64, reason: Reason) {
-        if let Some(mut entry) = self.end(seq) {
-            entry.reason = Some(reason);
-            entry.next_at = None;
-            self.dead.insert(seq, entry);
-            self.ledger.dead += 1;
-        }
-    }
-
-    fn settle(&mut self, seq: u64, outcome: Outcome, now: Timestamp, limits: Limits) -> Result<Settled, SettleError> {
-        if !self.flying.contains_key(&seq) {
-            return Err(SettleError::LeaseLost);
-        }
-        match outcome {
-            Outcome::Delivered { request_id } => self.deliver(seq, request_id, now),
-            Outcome::Retry { at, strike, attempt } => {
-                let reason = attempt.reason;
-                self.fail(seq, at, strike, attempt, reason);
-            }
-            Outcome::Release => self.release(seq),
-            Outcome::Dead { attempt, .. } if limits.max_dead > 0 && self.ledger.dead >= limits.max_dead => {
-                self.fail(seq, now.plus(HELD_BACK_FOR), false, attempt, Reason::DeadLettersFull);
-                return Ok(Settled::HeldBack);
-            }
-            Outcome::Dead { reason, attempt } => {
-                if let Some(entry) = self.waiting.get_mut(&seq) {
-                    entry.burn(attempt);
-                }
-                self.die(seq, reason);
-            }
-        }
-        Ok(Settled::Done)
-    }
-
-    fn deliver(&mut self, seq: u64, request_id: Option<Box<str>>, now: Timestamp) {
-        let Some(entry) = self.end(seq) else { return };
-        let report = Report {
-            state: State::Delivered,
-            attempts: entry.progress.attempts,
-            next_attempt_at: None,
-            delivered_at: Some(now),
-            reason: None,
-            message: None,
-            request_id,
-        };
-        self.done.insert(seq, (entry.id, report));
-        self.ledger.delivered += 1;
-    }
-
-    fn fail(&mut self, seq: u64, at: Timestamp, strike: bool, attempt: Attempt, reason: Reason) {
-        self.flying.remove(&seq);
-        let delivered = self.ledger.delivered;
-        let Some(entry) = self.waiting.get_mut(&seq) else { return };
-        entry.progress.first_failed_at.get_or_insert(attempt.at);
-        entry.progress.strikes += u32::from(strike);
-        entry.burn(attempt);
-        (entry.delivered_mark, entry.next_at, entry.reason) = (delivered, Some(at), Some(reason));
-        let user = entry.event.user.clone();
-        self.released.retain(|other| *other != user);
-        self.gates.insert(user, at);
-    }
-
-    fn report(&self, id: EventId) -> Option<Report> {
-        let of = |entry: &Entry, state| {
-            let last = entry.attempts.last().filter(|_| entry.progress.attempts > 0 || state == State::Dead);
-            Report {
-                state,
-                attempts: entry.progress.attempts,
-                next_attempt_at: entry.next_at.filter(|_| state == State::Retrying),
-                delivered_at: None,
-                reason: entry.reason,
-                message: last.and_then(|attempt| attempt.message.clone()),
-                request_id: last.and_then(|attempt| attempt.request_id.clone()),
-            }
-        };
-        let seq = id.seq();
-        if let Some(entry) = self.waiting.get(&seq).filter(|entry| entry.id == id) {
-            let failed = entry.progress.attempts > 0;
-            let state = match self.flying.contains_key(&seq) {
-                true => State::InFlight,
-                false if failed => State::Retrying,
-                false => State::Pending,
-            };
-            return Some(of(entry, state));
-        }
-        let dead = self.dead.get(&seq).filter(|entry| entry.id == id).map(|entry| of(entry, State::Dead));
-        dead.or_else(|| self.done.get(&seq).filter(|(done, _)| *done == id).map(|(_, report)| report.clone()))
-    }
-
-    fn listed(&self, entry: &Entry) -> Option<Listed> {
-        let (id, user, trigger) = (entry.id, entry.event.user.clone(), entry.event.trigger);
-        Some(Listed { id, user, trigger, body_bytes: entry.event.body.len(), report: self.report(id)? })
-    }
-
-    fn list(&self, filter: &Filter) -> impl Iterator<Item = Listed> {
-        let seqs: BTreeSet<u64> = self.waiting.keys().chain(self.dead.keys()).copied().collect();
-        let entries = seqs.into_iter().filter_map(|seq| self.waiting.get(&seq).or_else(|| self.dead.get(&seq)));
-        entries.filter_map(|entry| self.listed(entry)).filter(|line| {
-            filter.state.is_none_or(|state| state == line.report.state)
-                && filter.user.as_ref().is_none_or(|user| *user == line.user)
-                && filter.reason.is_none_or(|reason| Some(reason) == line.report.reason)
-        })
-    }
-
-    /// The dead among those that are meant.
-    fn selected(&self, which: Selection) -> BTreeSet<u64> {
-        match which {
-            Selection::Ids(ids) => {
-                let dead = ids.iter().filter(|id| self.dead.get(&id.seq()).is_some_and(|entry| entry.id == **id));
-                dead.map(|id| id.seq()).collect()
-            }
-            Selection::Matching(filter) => {
-                let lines = self.list(&filter).filter(|line| line.report.state == State::Dead);
-                lines.map(|line| line.id.seq()).collect()
-            }
-        }
-    }
-
-    fn replay(&mut self, seq: u64) {
-        if let Some(mut entry) = self.dead.remove(&seq) {
-            self.ledger.dead -= 1;
-            (entry.progress, entry.reason) = (Progress::default(), None);
-            self.waiting.insert(seq, entry);
-        }
-    }
-
-    fn discard(&mut self, seq: u64) {
-        if self.dead.remove(&seq).is_some() {
-            self.ledger.dead -= 1;
-            self.ledger.discarded += 1;
-        }
-    }
-}
-
-impl Entry {
-    fn burn(&mut self, attempt: Attempt) {
-        self.progress.attempts += 1;
-        self.attempts.push(attempt);
-        if self.attempts.len() > ATTEMPTS_KEPT {
-            self.attempts.remove(0);
-        }
     }
 }
 

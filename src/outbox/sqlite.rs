@@ -122,7 +122,18 @@ impl Sqlite {
         let shared_clock = Arc::clone(&clock);
         let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default() };
         env.measure();
-        let store = writer::open_or_quarantine(&mut env, 1).map_err(|failure| open_error(&database, failure))?;
+        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH) {
+            // No reason not to start: the writer goes on trying, and callers are refused meanwhile.
+            Err(Failure::Fault(fault @ Fault::Full(_))) => {
+                tracing::error!(
+                    event = "outbox_error",
+                    reason = fault.text(),
+                    "the disk is full: started without the outbox"
+                );
+                None
+            }
+            opened => Some(opened.map_err(|failure| open_error(&database, failure))?),
+        };
         env.restore_reserve();
         env.measure();
         let (ask, questions) = mpsc::channel(reader::QUESTIONS);

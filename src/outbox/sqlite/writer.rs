@@ -36,6 +36,9 @@ const GATHER_FOR: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest wait while a gate may become due: wall time can jump.
 const GATED: Duration = Duration::from_secs(1);
+/// Which opening the first one is.
+pub(super) const FIRST_EPOCH: u64 = 1;
+
 /// The writer's state.
 pub(super) struct Writer {
     env: Env,
@@ -43,6 +46,8 @@ pub(super) struct Writer {
     returns: Arc<Returns>,
     /// `None` after a failure, until the file was opened anew.
     store: Option<Store>,
+    /// Not while a relay that started on a full disk has not opened the file yet.
+    was_open: bool,
     epoch: u64,
     inbox: Vec<Command>,
     /// Deliveries that wait for company.
@@ -102,19 +107,18 @@ impl Answer {
 }
 
 impl Writer {
-    pub(super) fn new(env: Env, shared: Arc<Shared>, returns: Arc<Returns>, store: Store, lock: Lock) -> Self {
+    pub(super) fn new(env: Env, shared: Arc<Shared>, returns: Arc<Returns>, store: Option<Store>, lock: Lock) -> Self {
         let now = env.clock.instant();
-        let stats = Stats {
-            recovered: store.books.ledger.undelivered(),
-            capacity_bytes: env.settings.max_bytes,
-            ..Stats::default()
-        };
+        let recovered = store.as_ref().map(|store| store.books.ledger.undelivered());
+        let capacity_bytes = env.settings.max_bytes;
+        let stats = Stats { recovered: recovered.unwrap_or_default(), capacity_bytes, ..Stats::default() };
         let mut writer = Self {
             env,
             shared,
             returns,
-            epoch: store.epoch,
-            store: Some(store),
+            epoch: FIRST_EPOCH,
+            was_open: store.is_some(),
+            store,
             inbox: Vec::new(),
             deliveries: Vec::new(),
             work: Vec::new(),

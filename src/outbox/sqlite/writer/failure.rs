@@ -67,6 +67,10 @@ impl Writer {
         match opened {
             Ok(store) => {
                 tracing::info!(event = "outbox_reopened", "the outbox works again");
+                if !self.was_open {
+                    self.was_open = true;
+                    self.stats.recovered = store.books.ledger.undelivered();
+                }
                 self.store = Some(store);
                 self.reopen.wait = REOPEN_MIN;
                 self.oldest_seq = None;

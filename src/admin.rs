@@ -19,6 +19,7 @@ mod events;
 mod log_level;
 mod reply;
 mod routes;
+pub mod view;
 
 pub use access::Access;
 pub use log_level::LogLevel;

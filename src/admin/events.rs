@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::Parts;
 use super::reply::{self, Body, Refusal};
+use super::view;
 use crate::event::{EventId, UserId};
-use crate::outbox::{Attempt, DeadLetters, Detail, Filter, Listed, ReadError, Selection, State};
+use crate::outbox::{DeadLetters, Filter, ReadError, Selection, State};
 use crate::reason::Reason;
 
 /// A page if the caller names no limit.
@@ -22,8 +23,6 @@ const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1000;
 /// Events read at once while exporting; this many bodies are in memory.
 const EXPORT_PAGE: usize = 100;
-
-const REDACTED: &str = "[redacted]";
 
 /// The query string of a read.
 #[derive(Debug, Default)]
@@ -150,7 +149,7 @@ pub(super) async fn list(parts: &Parts, query: &Query) -> Result<Response<Body>,
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     let page = parts.dead.list(query.filter.clone(), query.after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(|listed| listed.id.to_string())).flatten();
-    let events: Vec<Value> = page.iter().map(|listed| line(listed, query.reveal)).collect();
+    let events: Vec<Value> = page.iter().map(|listed| view::listed(listed, query.reveal)).collect();
     Ok(reply::json(StatusCode::OK, &json!({"events": events, "next": next})))
 }
 
@@ -159,42 +158,7 @@ pub(super) async fn show(parts: &Parts, id: &str, reveal: bool) -> Result<Respon
     let detail = parts.dead.show(event_id(id)?).await?;
     let detail =
         detail.ok_or_else(|| Refusal::not_found("not waiting and not dead: delivered, ended or never known"))?;
-    let mut shown = line(&detail.listed, reveal);
-    shown["history"] = detail.attempts.iter().map(|attempt| history(attempt, reveal)).collect();
-    shown["body"] = if reveal { body(&detail) } else { json!(REDACTED) };
-    Ok(reply::json(StatusCode::OK, &shown))
-}
-
-fn line(listed: &Listed, reveal: bool) -> Value {
-    let report = &listed.report;
-    json!({
-        "id": listed.id.to_string(),
-        "state": report.state.as_str(),
-        "user": if reveal { listed.user.as_str() } else { REDACTED },
-        "trigger": listed.trigger.as_str(),
-        "bytes": listed.body_bytes,
-        "attempts": report.attempts,
-        "acceptedAt": listed.id.accepted_at().to_string(),
-        "nextAttemptAt": report.next_attempt_at.map(|at| at.to_string()),
-        "reason": report.reason.map(Reason::as_str),
-        "message": report.message.as_deref().map(|message| if reveal { message } else { REDACTED }),
-        "requestId": report.request_id,
-    })
-}
-
-fn history(attempt: &Attempt, reveal: bool) -> Value {
-    json!({
-        "at": attempt.at.to_string(),
-        "reason": attempt.reason.as_str(),
-        "status": attempt.status,
-        "requestId": attempt.request_id,
-        "message": attempt.message.as_deref().map(|message| if reveal { message } else { REDACTED }),
-    })
-}
-
-/// The body as JSON; as text, should the disk have damaged it.
-fn body(detail: &Detail) -> Value {
-    serde_json::from_slice(&detail.body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&detail.body)))
+    Ok(reply::json(StatusCode::OK, &view::detail(&detail, reveal)))
 }
 
 /// All events that the filter lets through, one JSON document a line, read page by page as the client takes
@@ -232,7 +196,7 @@ async fn export_page(
     let mut chunk = String::new();
     for listed in &page {
         if !query.reveal {
-            chunk.push_str(&line(listed, false).to_string());
+            chunk.push_str(&view::listed(listed, false).to_string());
         } else if let Some(detail) = dead.show(listed.id).await? {
             chunk.push_str(&String::from_utf8_lossy(&detail.body));
         } else {

@@ -6,17 +6,15 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::source::{Question, Which};
+use crate::admin::view;
 use crate::cli::exit::{Exit, Failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::outbox::sqlite::{Offline, OpenError, offline};
-use crate::outbox::{Attempt, Filter, Ledger, Listed, ReadError, State};
+use crate::outbox::{Filter, Ledger, ReadError, State};
 
 /// Events read at a time.
 const PAGE: usize = 500;
-/// What personal data is shown as unless it is asked for.
-const REDACTED: &str = "[redacted]";
-
 pub(super) struct Stopped {
     outbox: Offline,
 }
@@ -91,18 +89,13 @@ impl Stopped {
         let more = listed.len() > limit;
         listed.truncate(limit);
         let next = listed.last().filter(|_| more).map(|last| last.id.to_string());
-        let events: Vec<Value> = listed.iter().map(|listed| row(listed, reveal)).collect();
+        let events: Vec<Value> = listed.iter().map(|listed| view::listed(listed, reveal)).collect();
         Ok(json!({ "events": events, "next": next }))
     }
 
     fn show(&self, id: EventId, reveal: bool) -> Result<Option<Value>, Failure> {
         let Some(detail) = self.outbox.show(id)? else { return Ok(None) };
-        let mut shown = row(&detail.listed, reveal);
-        shown["history"] = detail.attempts.iter().map(|attempt| self::attempt(attempt, reveal)).collect();
-        if reveal {
-            shown["body"] = serde_json::from_slice(&detail.body).unwrap_or(Value::Null);
-        }
-        Ok(Some(shown))
+        Ok(Some(view::detail(&detail, reveal)))
     }
 
     /// Writes the bodies, or without `reveal` the redacted lines of the listing.
@@ -114,7 +107,7 @@ impl Stopped {
                 let body = if reveal { self.outbox.show(listed.id)?.map(|detail| detail.body) } else { None };
                 match body {
                     Some(body) => out.write_all(&body)?,
-                    None => out.write_all(row(listed, reveal).to_string().as_bytes())?,
+                    None => out.write_all(view::listed(listed, reveal).to_string().as_bytes())?,
                 }
                 out.write_all(b"\n")?;
             }
@@ -130,36 +123,4 @@ fn filter(which: &Which<'_>) -> Filter {
     let states = [State::Pending, State::InFlight, State::Retrying, State::Dead];
     let state = which.state.and_then(|name| states.into_iter().find(|state| state.as_str() == name));
     Filter { state, user: which.user.map(UserId::new), reason: which.reason }
-}
-
-fn row(listed: &Listed, reveal: bool) -> Value {
-    let report = &listed.report;
-    json!({
-        "id": listed.id.to_string(),
-        "state": report.state.as_str(),
-        "user": if reveal { listed.user.as_str() } else { REDACTED },
-        "trigger": listed.trigger.as_str(),
-        "bytes": listed.body_bytes,
-        "attempts": report.attempts,
-        "acceptedAt": listed.id.accepted_at().to_string(),
-        "nextAttemptAt": report.next_attempt_at.map(|at| at.to_string()),
-        "reason": report.reason.map(|reason| reason.as_str()),
-        "message": words(report.message.as_deref(), reveal),
-        "requestId": report.request_id,
-    })
-}
-
-fn attempt(attempt: &Attempt, reveal: bool) -> Value {
-    json!({
-        "at": attempt.at.to_string(),
-        "reason": attempt.reason.as_str(),
-        "status": attempt.status,
-        "requestId": attempt.request_id,
-        "message": words(attempt.message.as_deref(), reveal),
-    })
-}
-
-/// Cello's own words may hold personal data.
-fn words(message: Option<&str>, reveal: bool) -> Option<&str> {
-    message.map(|message| if reveal { message } else { REDACTED })
 }

@@ -15,6 +15,8 @@ use crate::outbox::{Filter, Ledger, ReadError, State};
 
 /// Events read at a time.
 const PAGE: usize = 500;
+
+/// The outbox of a relay that does not run.
 pub(super) struct Stopped {
     outbox: Offline,
 }

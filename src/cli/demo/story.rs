@@ -62,7 +62,8 @@ impl<'a> Story<'a> {
         let before = self.cello.stats().received;
         tokio::time::sleep(AWAY).await;
         let calls = self.cello.stats().received - before;
-        say(&format!("   {} wait in the outbox; {calls} probe(s) in {AWAY:?}, none given up", self.waiting().await?))?;
+        let (waiting, dead) = (self.waiting().await?, self.dead().await?);
+        say(&format!("   {waiting} wait in the outbox, {dead} given up; {calls} probe(s) in {AWAY:?}"))?;
 
         say("\n3. Cello is back:")?;
         self.cello.faults("[]".parse().map_err(|error| broken(&format!("{error}")))?);
@@ -114,6 +115,10 @@ impl<'a> Story<'a> {
         Ok(sum(&metrics, "outbox_events{") - sum(&metrics, "outbox_events{state=\"dead\"}"))
     }
 
+    async fn dead(&mut self) -> Result<f64, Failure> {
+        self.count("outbox_events{state=\"dead\"}").await
+    }
+
     async fn count(&mut self, name: &str) -> Result<f64, Failure> {
         Ok(sum(&self.metrics().await?, name))
     }
@@ -138,7 +143,7 @@ impl<'a> Story<'a> {
         }
         let expected: Vec<u64> = (1..=self.posted).collect();
         let right = arrived.values().filter(|numbers| **numbers == expected).count();
-        let dead = self.count("outbox_events{state=\"dead\"}").await?;
+        let dead = self.dead().await?;
         say(&format!(
             "\nOf {USERS} users, {right} got all {} events at Cello, once and in order; {dead} dead letters.",
             self.posted

@@ -240,7 +240,8 @@ impl Relay {
         let mut ingest = JoinSet::new();
         let counts = http::Counts {
             connections: Some(self.metrics.ingest_connections.clone()),
-            panics: Some(self.metrics.panics.clone()),
+            // Counted by the process's panic hook, which sees those of every task.
+            panics: None,
         };
         let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());
         ingest.spawn(http::serve_counted(listeners, self.ingress.clone(), limits, counts, stop));

@@ -72,7 +72,7 @@ impl From<UnixListener> for Listener {
 pub struct Counts {
     /// Open connections.
     pub connections: Option<IntGauge>,
-    /// Panics in handlers.
+    /// Panics in handlers, where no panic hook counts them.
     pub panics: Option<IntCounter>,
 }
 

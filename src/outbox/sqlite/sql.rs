@@ -349,10 +349,9 @@ impl Sql {
         self.run("DELETE FROM event WHERE seq = ?", [int(seq)])
     }
 
-    /// Sequence and acceptance of the first event that waits.
-    pub(super) fn oldest(&self) -> Result<Option<(u64, Timestamp)>> {
-        let sql = "SELECT seq, accepted_ms FROM event ORDER BY seq LIMIT 1";
-        self.one(sql, [], |row| Ok((uint(row.get(0)?), timestamp(row.get(1)?))))
+    /// When the first event that waits was accepted.
+    pub(super) fn oldest(&self) -> Result<Option<Timestamp>> {
+        self.one("SELECT accepted_ms FROM event ORDER BY seq LIMIT 1", [], |row| row.get(0).map(timestamp))
     }
 
     /// How many events there are below a sequence: waiting, dead, and the bytes of the dead.

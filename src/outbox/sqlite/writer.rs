@@ -70,7 +70,8 @@ pub(super) struct Writer {
     is_busy: bool,
     /// Something was written since the store was last idle.
     is_stirred: bool,
-    oldest_seq: Option<u64>,
+    /// `stats.oldest` is as of the last commit.
+    is_oldest_known: bool,
     /// Keeps other processes out until the thread ends.
     lock: Lock,
 }
@@ -133,7 +134,7 @@ impl Writer {
             has_chores: false,
             is_busy: true,
             is_stirred: true,
-            oldest_seq: None,
+            is_oldest_known: false,
             lock,
         };
         writer.publish();
@@ -321,9 +322,9 @@ impl Writer {
             stats.in_flight = in_flight;
             stats.retrying = store.books.failed.saturating_sub(failed_in_flight);
             stats.size_bytes = self.env.used_bytes(store);
-            if self.is_stirred || self.oldest_seq.is_none() {
-                let oldest = store.sql.oldest().ok().flatten();
-                (self.oldest_seq, stats.oldest) = oldest.unzip();
+            if !self.is_oldest_known {
+                stats.oldest = store.sql.oldest().ok().flatten();
+                self.is_oldest_known = true;
             }
             stats.refusing = self.env.room(store, 0, 1024, 1).err().map(AppendError::Full);
         } else {

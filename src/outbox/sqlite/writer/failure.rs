@@ -73,7 +73,7 @@ impl Writer {
                 }
                 self.store = Some(store);
                 self.reopen.wait = REOPEN_MIN;
-                self.oldest_seq = None;
+                self.is_oldest_known = false;
             }
             Err(failure) => {
                 match failure {

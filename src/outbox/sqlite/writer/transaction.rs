@@ -30,6 +30,7 @@ impl Writer {
             result => result?,
         };
         (self.is_busy, self.is_stirred) = (true, true);
+        self.is_oldest_known = false;
         let counted: usize = work.iter().map(events_of).sum();
         self.finish(work, effects, abandoned)?;
         self.finish_slice(slice);

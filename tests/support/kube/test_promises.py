@@ -39,11 +39,27 @@ def effective(environment):
     return done.returncode, done.stdout, done.stderr
 
 
+def ordered(pod):
+    """A pod template whose lists by name are in one order."""
+    for place in ("initContainers", "containers"):
+        for container in pod["spec"][place]:
+            container.get("env", []).sort(key=lambda entry: entry["name"])
+    pod["spec"]["volumes"].sort(key=lambda volume: volume["name"])
+    return pod
+
+
 class Promises(unittest.TestCase):
+    maxDiff = None
+    current = "all examples"
+
+    def _formatMessage(self, msg, standardMsg):
+        return f"{self.current}: {super()._formatMessage(msg, standardMsg)}"
+
     def each(self):
+        """Every relay in turn; failures name it."""
         for name, document, container, sidecar in manifests.relays():
-            with self.subTest(example=name, kind=document["kind"], container=container["name"]):
-                yield name, document, manifests.template(document), container, sidecar
+            self.current = f"{name}, {document['kind']}, {container['name']}"
+            yield name, document, manifests.template(document), container, sidecar
 
     def test_every_kind_of_workload_is_among_the_examples(self):
         kinds = {document["kind"] for _, document, _, sidecar in manifests.relays() if sidecar}
@@ -194,7 +210,8 @@ class Promises(unittest.TestCase):
         for _, _, pod, container, _ in self.each():
             values = manifests.environment(container, pod)
             done = check_config(values)
-            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            said = [line for line in done.stderr.splitlines() if not line.startswith("warning: cello.allow_plaintext:")]
+            self.assertEqual((done.returncode, said), (0, []))
             for key in values:
                 self.assertIn(key.removeprefix("CELLO_RELAY_").replace("__", ".").lower(), done.stdout)
             self.assertEqual(check_config({**values, "CELLO_RELAY_OUTBOX__MAXBYTES": "1GiB"}).returncode, 78)
@@ -209,7 +226,7 @@ class Promises(unittest.TestCase):
             self.assertEqual(effective({**values, **links}), effective(values))
 
     def test_a_cronjob_gets_the_same_relay_as_a_job(self):
-        job, cronjob = (manifests.template(manifests.documents(name)[0]) for name in ("job", "cronjob"))
+        job, cronjob = (ordered(manifests.template(manifests.documents(name)[0])) for name in ("job", "cronjob"))
         self.assertEqual(job, cronjob)
 
     def test_the_second_relay_of_a_pod_differs_only_in_names_and_ports(self):

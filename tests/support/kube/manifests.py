@@ -28,6 +28,11 @@ def kustomize():
     return None
 
 
+def skipped(reason):
+    """Says so on a line of its own, as the run of all checks counts it."""
+    print(f"\nskipped: {reason}", flush=True)
+
+
 def render(directory):
     """The YAML that a kustomization makes; an error carries kustomize's own words."""
     done = subprocess.run([*kustomize(), str(directory)], capture_output=True, text=True, check=False)

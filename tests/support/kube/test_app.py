@@ -150,7 +150,7 @@ class App(unittest.TestCase):
 
 
 if manifests.kustomize() is None:
-    print("skipped: applying the components to an app: no kubectl or kustomize that knows components")
+    manifests.skipped("applying the components to an app: no kubectl or kustomize that knows components")
 
 if __name__ == "__main__":
     unittest.main()

@@ -171,8 +171,10 @@ class Commands(unittest.TestCase):
                     if probe in container:
                         self.assertEqual(one.probe(container, probe), 200, probe)
 
-    @unittest.skipIf(shutil.which("curl") is None, "no curl")
     def test_jobs_post_wait_and_complete_and_the_relay_ends_with_a_report(self):
+        if shutil.which("curl") is None:
+            manifests.skipped("the Jobs' commands: no curl")
+            return
         for name in ("job", "cronjob"):
             with self.subTest(example=name), machine() as one:
                 container, pod = relay_of(name)
@@ -276,7 +278,7 @@ class Commands(unittest.TestCase):
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
                     self.assertEqual(process.wait(LIMIT), 0)
-        print(f"commands of the pages that were run: {ran}")
+        print(f"\ncommands of the pages that were run: {ran}")
         self.assertGreaterEqual(ran["cello-relay"], 8)
 
     def kubectl(self, page, words, one):
@@ -285,7 +287,7 @@ class Commands(unittest.TestCase):
         elif manifests.kustomize() is None:
             return 0
         if shutil.which("kubectl") is None:
-            print(f"skipped: {shlex.join(words)} of {page}: no kubectl")
+            manifests.skipped(f"{shlex.join(words)} of {page}: no kubectl")
             return 0
         (one.folder / "keys").mkdir(exist_ok=True)
         for name in ("access-key-id", "secret-access-key", "token"):

@@ -24,7 +24,7 @@ class Rendered(unittest.TestCase):
 
     def test_plain_yaml_is_what_kustomize_makes(self):
         if manifests.kustomize() is None:
-            print("skipped: rendering: no kubectl or kustomize that knows components")
+            manifests.skipped("rendering: no kubectl or kustomize that knows components")
             return
         made = generate.rendered()
         self.assertEqual(sorted(made), sorted(path.name for path in manifests.RENDERED.iterdir()))
@@ -49,7 +49,7 @@ class Rendered(unittest.TestCase):
                 with self.subTest(example=name, kind=document["kind"], version=version):
                     kubernetes_validate.validate(document, version, strict=True)
                     checked += 1
-        print(f"{checked} validations, Kubernetes {known[0]} to {known[-1]}")
+        print(f"\n{checked} validations, Kubernetes {known[0]} to {known[-1]}")
 
     def test_an_unknown_field_would_not_pass(self):
         document = manifests.documents("deployment")[0]

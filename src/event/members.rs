@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 /// Walks the members of an object in their order.
 pub(super) struct Members<'a> {
     json: &'a str,
@@ -75,12 +77,12 @@ fn decoded(quoted: &str) -> Cow<'_, str> {
 /// Behind the closing quote of the string that starts at `at`.
 fn string_end(json: &[u8], mut at: usize) -> usize {
     at += 1;
-    while let Some(byte) = json.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if json[at] == b'"' {
+            return at + 1;
         }
+        at += 2;
     }
     json.len()
 }

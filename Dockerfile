@@ -15,6 +15,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 
 # Dependencies first, behind a program that does nothing: a layer that lasts until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src benches/relay \
     && echo 'fn main() {}' | tee src/main.rs >benches/relay/main.rs \
     && touch src/lib.rs \

@@ -12,6 +12,8 @@ mod canary;
 mod chain;
 #[path = "process/client.rs"]
 mod client;
+#[path = "process/clients.rs"]
+mod clients;
 #[path = "process/crash.rs"]
 mod crash;
 #[path = "process/disk.rs"]
@@ -38,6 +40,8 @@ mod status;
 mod steer;
 #[path = "process/storm.rs"]
 mod storm;
+#[path = "process/tap.rs"]
+mod tap;
 #[path = "process/upstream.rs"]
 mod upstream;
 #[path = "process/upstream_faults.rs"]

@@ -276,13 +276,9 @@ impl Relay {
             cello.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
         });
         let mut ingest = JoinSet::new();
-        let counts = http::Counts {
-            connections: Some(self.metrics.ingest_connections.clone()),
-            // Counted by the process's panic hook, which sees those of every task.
-            panics: None,
-        };
+        let connections = Some(self.metrics.ingest_connections.clone());
         let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());
-        ingest.spawn(http::serve_counted(listeners, self.ingress.clone(), limits, counts, stop));
+        ingest.spawn(http::serve_counted(listeners, self.ingress.clone(), limits, connections, stop));
         ingest
     }
 

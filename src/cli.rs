@@ -15,6 +15,7 @@ mod log_level;
 mod openapi;
 mod outbox;
 mod output;
+mod private;
 mod run;
 #[cfg(test)]
 mod scripted;
@@ -24,6 +25,7 @@ mod wait;
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -120,6 +122,10 @@ impl Context {
 /// Runs one command: arguments and environment as the process got them.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(String, String)>) -> ExitCode {
+    if let Err(error) = private::keep_memory_private() {
+        // If the terminal is gone there is nobody to tell.
+        drop(writeln!(io::stderr(), "warning: core dumps could not be switched off: {error}"));
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -1,7 +1,8 @@
 //! Accept loop, limits and graceful close: used by every listener.
 //!
 //! HTTP/1.1 with keep-alive and pipelining. What a client may cost is bounded: connections, a head's
-//! size and time, silence. A panic in a handler is answered with 500 and counted.
+//! size and time, silence. A panic in a handler is answered with 500; the process's
+//! panic hook counts it.
 
 mod bind;
 pub mod body;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntGauge;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -67,15 +68,6 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// What is counted about connections, where somebody wants to know.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// Open connections.
-    pub connections: Option<IntGauge>,
-    /// Panics in handlers, where no panic hook counts them.
-    pub panics: Option<IntCounter>,
-}
-
 /// [`serve_counted`] without counting.
 pub async fn serve<S, B>(listeners: Vec<Listener>, service: S, limits: Limits, stop: watch::Receiver<bool>)
 where
@@ -84,17 +76,17 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    serve_counted(listeners, service, limits, Counts::default(), stop).await;
+    serve_counted(listeners, service, limits, None, stop).await;
 }
 
 /// Answers connections until `stop` turns true (or its sender is gone); then closes the listeners,
 /// finishes requests under way with `Connection: close`, closes idle connections and returns when all
-/// are gone, or after [`FINISH_WITHIN`].
+/// are gone, or after [`FINISH_WITHIN`]. Open ones are counted in `connections`.
 pub async fn serve_counted<S, B>(
     listeners: Vec<Listener>,
     service: S,
     limits: Limits,
-    counts: Counts,
+    connections: Option<IntGauge>,
     stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -105,8 +97,8 @@ pub async fn serve_counted<S, B>(
     let room = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let places = Arc::new(Semaphore::new(room));
     let accepting = listeners.into_iter().map(|listener| {
-        let (service, counts) = (service.clone(), counts.clone());
-        tokio::spawn(accept(listener, service, limits, counts, Arc::clone(&places), stop.clone()))
+        let (service, connections) = (service.clone(), connections.clone());
+        tokio::spawn(accept(listener, service, limits, connections, Arc::clone(&places), stop.clone()))
     });
     let accepting: Vec<_> = accepting.collect();
     for listener in accepting {
@@ -131,7 +123,7 @@ async fn accept<S, B>(
     listener: Listener,
     service: S,
     limits: Limits,
-    counts: Counts,
+    connections: Option<IntGauge>,
     places: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 ) where
@@ -149,7 +141,7 @@ async fn accept<S, B>(
             _ = &mut told => return,
             next = next(&listener, &places) => next,
         };
-        let served = connection::Served { limits, counts: counts.clone(), stop: stop.clone(), place };
+        let served = connection::Served { limits, connections: connections.clone(), stop: stop.clone(), place };
         match accepted {
             Ok(Stream::Tcp(stream)) => {
                 retry_in = ACCEPT_RETRY_MIN;

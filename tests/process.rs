@@ -30,6 +30,8 @@ mod load;
 mod operator;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/private.rs"]
+mod private;
 #[path = "process/readme.rs"]
 mod readme;
 #[path = "process/relay.rs"]

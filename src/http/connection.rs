@@ -11,11 +11,12 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::Limits;
 use super::guard::Guard;
 use super::watched::{Activity, Watched, WatchedStream};
-use super::{Counts, Limits};
 
 /// The largest head, and the most that is read ahead of a body's reader.
 const BUFFER: usize = 16 * 1024;
@@ -23,7 +24,8 @@ const BUFFER: usize = 16 * 1024;
 /// What a connection is served with.
 pub(super) struct Served {
     pub(super) limits: Limits,
-    pub(super) counts: Counts,
+    /// How many are open, where somebody wants to know.
+    pub(super) connections: Option<IntGauge>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -37,7 +39,7 @@ impl Served {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let _counted = self.counts.connections.clone().map(Counted::new);
+        let _counted = self.connections.clone().map(Counted::new);
         // No buffer is made for a connection that is opened and never used.
         let first_byte = tokio::time::timeout(self.limits.idle_timeout, stream.readable());
         let usable = tokio::select! {
@@ -51,7 +53,7 @@ impl Served {
         }
         let activity = Arc::new(Activity::default());
         let stream = Watched::new(stream, self.limits, Arc::clone(&activity));
-        let guarded = Guard::new(service, self.counts.panics, activity);
+        let guarded = Guard::new(service, activity);
         let mut http = http1::Builder::new();
         // No `pipeline_flush`: with it hyper closes without flushing while unread bytes are buffered.
         http
@@ -83,10 +85,10 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// A connection on the gauge, taken off when dropped.
-struct Counted(prometheus::IntGauge);
+struct Counted(IntGauge);
 
 impl Counted {
-    fn new(gauge: prometheus::IntGauge) -> Self {
+    fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -13,20 +13,18 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
-use prometheus::IntCounter;
 
 use super::watched::Activity;
 
 /// The service of one connection.
 pub(super) struct Guard<S> {
     service: S,
-    panics: Option<IntCounter>,
     activity: Arc<Activity>,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(service: S, panics: Option<IntCounter>, activity: Arc<Activity>) -> Self {
-        Self { service, panics, activity }
+    pub(super) fn new(service: S, activity: Arc<Activity>) -> Self {
+        Self { service, activity }
     }
 }
 
@@ -42,10 +40,10 @@ where
         self.activity.begin();
         let called = catch_unwind(AssertUnwindSafe(|| self.service.call(request)));
         if called.is_err() {
-            count(self.panics.as_ref());
+            tell();
         }
         let answer = called.ok().map(Box::pin);
-        Guarded { answer, panics: self.panics.clone(), activity: Arc::clone(&self.activity) }
+        Guarded { answer, activity: Arc::clone(&self.activity) }
     }
 }
 
@@ -53,7 +51,6 @@ where
 pub(super) struct Guarded<F> {
     /// `None` once it panicked.
     answer: Option<Pin<Box<F>>>,
-    panics: Option<IntCounter>,
     activity: Arc<Activity>,
 }
 
@@ -69,7 +66,7 @@ where
             Ok(polled) => polled.map(|Ok(answer)| Ok(answer.map(Either::Left))),
             Err(_) => {
                 self.answer = None;
-                count(self.panics.as_ref());
+                tell();
                 Poll::Ready(Ok(sorry()))
             }
         }
@@ -82,11 +79,8 @@ impl<F> Drop for Guarded<F> {
     }
 }
 
-/// The panic's own text may hold anything; what of it is written is up to the panic hook.
-fn count(panics: Option<&IntCounter>) {
-    if let Some(panics) = panics {
-        panics.inc();
-    }
+/// The panic's own text may hold anything; what of it is written, and that it is counted, is up to the panic hook.
+fn tell() {
     tracing::error!(event = "handler_panicked", "a request handler panicked; this is a bug");
 }
 

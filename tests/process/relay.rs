@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    fn start(mut command: Command) -> Self {
+    /// Starts `command`, which is or becomes a `run`, and waits until it takes events.
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the binary runs");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let (lines, log) = sync_channel(100_000);
@@ -208,6 +209,12 @@ impl Relay {
     pub(crate) fn terminate(self) -> (Option<i32>, String) {
         self.signal("TERM");
         self.wait()
+    }
+
+    /// SIGABRT, as from a crash.
+    pub(crate) fn abort(mut self) -> ExitStatus {
+        self.signal("ABRT");
+        self.child.wait().expect("a status")
     }
 
     /// SIGKILL; everything that is not on the disk is gone.

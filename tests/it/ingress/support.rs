@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::EventId;
-use cello_relay::http::{self, Counts, Listener};
+use cello_relay::http::{self, Listener};
 use cello_relay::ingress::{Checks, Ingress, Reads, Settings};
 use cello_relay::metrics::Metrics;
 use cello_relay::outbox::{
@@ -147,9 +147,9 @@ impl Rig {
             ingress = ingress.with_reads(reads);
         }
         let (stop, stopped) = watch::channel(false);
-        let counts = Counts { connections: Some(metrics.ingest_connections.clone()), ..Counts::default() };
+        let connections = Some(metrics.ingest_connections.clone());
         let listeners = listeners.into_iter().map(Listener::from).collect();
-        tokio::spawn(http::serve_counted(listeners, ingress.clone(), limits, counts, stopped));
+        tokio::spawn(http::serve_counted(listeners, ingress.clone(), limits, connections, stopped));
         Self { at, outbox, metrics, flow, ingress, _stop: stop }
     }
 

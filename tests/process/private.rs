@@ -1,0 +1,90 @@
+//! The memory of a relay holds keys and personal data: a crash writes none of it down, and nobody else reads it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::relay::{Relay, Setup};
+use crate::upstream::UNREACHABLE;
+
+/// A user of a relay that is started by root.
+const NOBODY: u32 = 65_533;
+
+/// The same command, run by `wrapper`, whose last arguments it becomes.
+fn wrapped(mut wrapper: Command, command: &Command) -> Command {
+    wrapper.arg(command.get_program()).args(command.get_args()).env_clear();
+    wrapper.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        wrapper.current_dir(dir);
+    }
+    wrapper.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    wrapper
+}
+
+/// A shell in which whatever crashes may leave a core dump of any size.
+fn where_dumps_are_allowed() -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -S -c "$(ulimit -H -c)"; exec "$0" "$@""#]);
+    shell
+}
+
+#[test]
+fn a_crash_leaves_no_core_dump() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = Relay::start(wrapped(where_dumps_are_allowed(), &setup.command(&["run"])));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", relay.pid())).expect("a running process");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    let ended = relay.abort();
+    assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false), "{ended:?}");
+
+    // The test can see a dump where there is one.
+    let mut crash = where_dumps_are_allowed();
+    crash.args(["sh", "-c", "kill -ABRT $$"]).current_dir(setup.dir());
+    if !crash.status().expect("it runs").core_dumped() {
+        println!("skipped: whether core dumps are off: this machine makes none of anything");
+    }
+}
+
+#[test]
+fn other_processes_of_the_relays_user_read_neither_its_memory_nor_its_keys() {
+    let own = fs::metadata("/proc/self").expect("a process").uid();
+    let setup = Setup::new(UNREACHABLE);
+    let mut command = setup.command(&["run"]);
+    let as_nobody = |program: &str| {
+        let mut other = Command::new(program);
+        other.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]);
+        other
+    };
+    let setpriv = "/usr/bin/setpriv";
+    if own == 0 {
+        let able = Path::new(setpriv).exists()
+            && as_nobody(setpriv).args(["test", "-x"]).arg(command.get_program()).status().expect("it runs").success();
+        if !able {
+            println!("skipped: what others of a user read of its relay: another user cannot run it here");
+            return;
+        }
+        chown(setup.dir(), Some(NOBODY), None).expect("root may");
+        command = wrapped(as_nobody(setpriv), &command);
+    }
+    let relay = Relay::start(command);
+    for secret in ["environ", "mem", "maps"] {
+        let path = format!("/proc/{}/{secret}", relay.pid());
+        let user = if own == 0 { NOBODY } else { own };
+        assert_ne!(fs::metadata(&path).expect("a running process").uid(), user, "{path} is its user's");
+        if own == 0 {
+            let read = as_nobody(setpriv).args(["head", "-c1", &path]).output().expect("it runs");
+            assert!(!read.status.success() && read.stdout.is_empty(), "{path} was read");
+        } else {
+            assert_eq!(fs::read(&path).expect_err("a closed file").kind(), ErrorKind::PermissionDenied, "{path}");
+        }
+    }
+    // What it tells about itself it still finds out.
+    let metrics = relay.metrics();
+    for name in ["process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_start_time_seconds"] {
+        assert!(crate::relay::sum(&metrics, name, "") > 0.0, "{name}:\n{metrics}");
+    }
+}

@@ -71,9 +71,9 @@ class Load:
         count = 0
         while not self.ended.wait(0.5):
             count += 1
-            relay.post(f"user-{count % 20}")
-            for _ in range(2):
-                relay.read(f"user-{count % 20}")
+            relay.post(f"user-{count % 20}", currency="ZZZ")
+            relay.read(f"/new-users/user-{count % 20}/reward")
+            relay.read("/referral-codes/active-link/user-1")
 
     def end(self):
         self.ended.set()
@@ -165,7 +165,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, Programs(folder) as programs:
         relays, prometheus, start = storm(programs, binary)
         dashboard.check(prometheus, start, picture)
-        pages.check_metrics(relays["dead"].metrics())
+        pages.check_metrics(relays["calm"].metrics())
         commands.check(relays["dead"])
 
 

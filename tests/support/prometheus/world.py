@@ -138,8 +138,8 @@ class Relay:
         }
         return call(f"{self.base['ingest']}/events", event)[0]
 
-    def read(self, user):
-        return call(f"{self.base['ingest']}/new-users/{user}/reward")[0]
+    def read(self, path):
+        return call(self.base["ingest"] + path)[0]
 
     def run(self, *arguments):
         """A subcommand of the binary, as in the relay's container; exit code and output."""

@@ -51,7 +51,6 @@ def run(relay, command):
         shell, env=environment, cwd=relay.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, f"{command}: exit {done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stdout or done.stderr or ">" in command or "discard" in command or "healthcheck" in command, f"{command}: said nothing"
 
 
 def check(relay):

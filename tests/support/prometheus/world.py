@@ -123,8 +123,11 @@ class Relay:
         until(f"{name}: the relay is ready", lambda: call(f"{self.base['ops']}/readyz")[0] == 200)
 
     def keys(self, value):
+        """Other keys; a file is never seen half written."""
         for file in ("access-key-id", "secret-access-key"):
-            (self.folder / "keys" / file).write_text(f"{file}-{value}\n")
+            written = self.folder / f"{file}.new"
+            written.write_text(f"{file}-{value}\n")
+            written.rename(self.folder / "keys" / file)
 
     def faults(self, faults):
         status, answer = call(f"{self.base['cello']}/_sim/faults", faults, "PUT")

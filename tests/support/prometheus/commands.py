@@ -1,4 +1,4 @@
-"""Runs every command that runbooks and pages of deploy/ name, against a relay with a dead letter."""
+"""Runs every command that runbooks and questions name, against a relay with a dead letter."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ STOPPED = ["cello-relay outbox check", "cello-relay outbox rebind"]
 def named():
     """The lines of all sh blocks that call the relay, once each, without comments; with the page that has them."""
     found = {}
-    for page in sorted((ROOT / "deploy").rglob("*.md")):
+    for page in [ROOT / "deploy/questions.md", *sorted((ROOT / "deploy/runbooks").glob("*.md"))]:
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.M | re.S):
             for line in block.splitlines():
                 command = line.split(" #")[0].strip()

@@ -1,6 +1,7 @@
 """Rules, runbooks, pages and the dashboard belong together: nothing is missing and nothing is left over."""
 
 import re
+import subprocess
 
 from world import PROMETHEUS, ROOT
 
@@ -94,6 +95,8 @@ def registry(exposed):
 
 
 def check_metrics(exposed):
+    lint = subprocess.run(["promtool", "check", "metrics"], input=exposed, capture_output=True, text=True)
+    assert lint.returncode == 0 and not lint.stderr, lint.stderr
     pages, live = documented(), registry(exposed)
     assert pages.keys() == live.keys(), f"metrics.md and the registry differ: {sorted(pages.keys() ^ live.keys())}"
     for name, (kind, labels, meaning) in live.items():

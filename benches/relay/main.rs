@@ -2,8 +2,8 @@
 //!
 //! `cargo bench` runs five interleaved rounds of real processes on loopback, which takes about an hour with its
 //! backlogs of millions, and prints medians with their range, then the project's marks. `-- --quick` is one
-//! round of all and two of the core table; `-- --only NAME` runs scenarios whose name starts so. Nothing is
-//! asserted: machines are noisy, ratios tell.
+//! round of all and two of the core table; `-- --only NAME` runs scenarios whose name starts so, and `-- --relay PATH`
+//! measures another build. Nothing is asserted: machines are noisy, ratios tell.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 

@@ -106,6 +106,9 @@ impl Marks {
         self.add("wake-ups, idle", idle("wakeups/s"), Bound::AtMost(5.0), "/s");
         let trickle = results.median("trickle", "relay, in and out, 100/s", "CPU %");
         self.add("CPU at 100 events/s", trickle, Bound::AtMost(3.0), "%");
+        let tenth = |figure| results.median("tenth of a core", "relay, in and out, 50/s", figure);
+        self.add("p99 with 0.1 of a core, 50/s", tenth("p99 ms"), Bound::AtMost(1000.0), "ms");
+        self.add("peak memory with 0.1 of a core", tenth("peak MiB"), Bound::AtMost(24.0), "MiB");
         for ((who, figure), bound) in results.all("start", "ready ms").into_iter().zip([50.0, 200.0]) {
             self.add(format!("start to /readyz, {who}"), Some(figure), Bound::AtMost(bound), "ms");
         }

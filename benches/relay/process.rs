@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,9 +166,10 @@ pub(crate) fn role_command(role: &str) -> Command {
     command
 }
 
-/// The program that is measured.
-pub(crate) fn relay_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_cello-relay"))
+/// The program that is measured: the one built with the bench, or another one (`--relay PATH`).
+pub(crate) fn relay_binary() -> PathBuf {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--relay");
+    arguments.nth(1).unwrap_or_else(|| env!("CARGO_BIN_EXE_cello-relay").to_owned()).into()
 }
 
 /// A program on the PATH.

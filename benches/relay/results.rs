@@ -126,7 +126,8 @@ pub(crate) fn short(value: f64) -> String {
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    let middle = |index: usize| sorted.get(index).copied().unwrap_or_default();
+    f64::midpoint(middle(sorted.len().saturating_sub(1) / 2), middle(sorted.len() / 2))
 }
 
 fn range(values: &[f64]) -> (f64, f64) {

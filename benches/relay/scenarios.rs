@@ -81,6 +81,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ("interference", reads::interference),
     ("idle", footprint::idle),
     ("trickle", footprint::trickle),
+    ("tenth", footprint::tenth),
     ("start", footprint::start),
     ("size", footprint::size),
     ("syncs", disk::syncs),

@@ -1,7 +1,9 @@
 //! What the relay takes when little or nothing happens.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use super::{Bench, backlog};
@@ -56,6 +58,30 @@ pub(super) fn trickle(bench: &mut Bench) {
         ("RSS MiB", after.resident_mib),
     ];
     bench.results.add("trickle", "relay, in and out, 100/s", &figures);
+}
+
+/// Fifty events a second with a tenth of a core: the relay is let run 10 ms of every 100.
+pub(super) fn tenth(bench: &mut Bench) {
+    let upstream = Server::role("bare", None);
+    let relay = Server::relay(&folder(), &upstream.base_url(), &[]);
+    let process = i32::try_from(relay.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+    let over = AtomicBool::new(false);
+    let load = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                kill_process(process, Signal::STOP).expect("a running process");
+                std::thread::park_timeout(Duration::from_millis(90));
+                kill_process(process, Signal::CONT).expect("a running process");
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        });
+        let load = open_loop::run(relay.address, 50, bench.plan.watched * 2, &Template::event());
+        over.store(true, Ordering::Relaxed);
+        load
+    });
+    let figures =
+        [("p99 ms", load.latency_ms(0.99)), ("p50 ms", load.latency_ms(0.5)), ("peak MiB", relay.usage().peak_mib)];
+    bench.results.add("tenth of a core", "relay, in and out, 50/s", &figures);
 }
 
 /// From the start of the process to `/readyz`.

@@ -116,7 +116,8 @@ pub(crate) struct Answers {
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { buffer: vec![0; 16 * 1024], filled: 0, usual: 0 }
+        // A batch of a thousand is answered with as many ids: 39 KB.
+        Self { buffer: vec![0; 64 * 1024], filled: 0, usual: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the relay costs, side by side with less honest servers, in one run.
 //!
-//! `cargo bench` runs five interleaved rounds of real processes on loopback, which takes about an hour with its
+//! `cargo bench` runs five interleaved rounds of real processes on loopback, which takes hours with its
 //! backlogs of millions, and prints medians with their range, then the project's marks. `-- --quick` is one
 //! round of all and two of the core table; `-- --only NAME` runs scenarios whose name starts so, and `-- --relay PATH`
 //! measures another build. Nothing is asserted: machines are noisy, ratios tell.

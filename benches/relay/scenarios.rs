@@ -86,6 +86,6 @@ pub(crate) const ALL: &[Scenario] = &[
     ("trickle", footprint::trickle),
     ("tenth", footprint::tenth),
     ("start", footprint::start),
-    ("size", footprint::size),
+    ("binary", footprint::size),
     ("syncs", disk::syncs),
 ];

@@ -222,7 +222,7 @@ async fn a_dead_letter_leaves_the_order_and_takes_its_old_place_when_replayed() 
         assert_eq!(subject.state(appended[0]).await, Some(State::Dead));
         assert_eq!(subject.ledger().dead, 1);
 
-        assert_eq!(subject.store.replay(Selection::Ids(vec![appended[0]])).await.unwrap(), 1);
+        assert_eq!(subject.store.replay(Selection::Ids(vec![appended[0]]), Terms::everything()).await.unwrap().count, 1);
         assert_eq!(subject.state(appended[0]).await, Some(State::Pending));
         assert!(subject.nothing_is_due().await, "its user is busy");
         subject.settle(second, delivered()).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
-use super::{Parts, events};
+use super::{Parts, dead, decide, events};
 use crate::outbox::Stats;
 use crate::telemetry::Level;
 
@@ -31,17 +31,17 @@ pub(super) async fn answer(
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
+        (&Method::GET, ["api", "dead"]) => dead::groups(parts).await,
         (&Method::GET, ["api", "events"]) => events::list(parts, &query).await,
         (&Method::GET, ["api", "events", id]) => events::show(parts, id, query.reveal).await,
         (&Method::GET, ["api", "export"]) => Ok(events::export(parts, query)),
         (&Method::POST, ["api", "events", id, action @ ("replay" | "discard")]) => {
-            let body = json!({"ids": [id]});
-            act(parts, action, &body).await
+            decide::act_on(parts, access.name(), action, id).await
         }
         (&Method::POST, ["api", action @ ("replay" | "discard")]) => {
-            let body = read_json(request).await?;
-            act(parts, action, &body).await
+            decide::act(parts, access.name(), action, &read_json(request).await?).await
         }
+        (&Method::POST, ["api", "erase"]) => decide::erase(parts, access.name(), &read_json(request).await?).await,
         (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
             let action = (*action).to_owned();
             let body = read_json(request).await?;
@@ -49,10 +49,10 @@ pub(super) async fn answer(
         }
         (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
         (_, ["api", "log-level"]) => Err(Refusal::method("PUT")),
-        (_, ["api", "status" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
+        (_, ["api", "status" | "dead" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
         (
             _,
-            ["api", "replay" | "discard" | "pause" | "resume" | "drain" | "quit"]
+            ["api", "replay" | "discard" | "erase" | "pause" | "resume" | "drain" | "quit"]
             | ["api", "events", _, "replay" | "discard"],
         ) => Err(Refusal::method("POST")),
         _ => Err(Refusal::not_found("no such call")),
@@ -81,21 +81,6 @@ fn status(parts: &Parts) -> Value {
         },
         "refusing": stats.refusing.map(|error| error.to_string()),
     })
-}
-
-/// Replays or discards; each change leaves a line in the log.
-async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = events::Order::parse(body)?;
-    if order.dry_run {
-        let count = events::count(parts, &order.selection).await?;
-        return Ok(reply::json(StatusCode::OK, &json!({"count": count, "dryRun": true})));
-    }
-    let count = match action {
-        "replay" => parts.dead.replay(order.selection).await?,
-        _ => parts.dead.discard(order.selection).await?,
-    };
-    tracing::info!(event = "operator_action", action, count, "an operator changed dead letters");
-    Ok(reply::json(StatusCode::OK, &json!({"count": count})))
 }
 
 /// Changes how the queue flows.

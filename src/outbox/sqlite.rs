@@ -57,7 +57,7 @@ use crate::event::{EventId, UserId};
 use crate::metrics::Metrics;
 pub use env::Seams;
 pub use fault::OpenError;
-pub use offline::{Offline, offline};
+pub use offline::{Offline, erase_stopped, offline};
 
 /// `outbox.*` and `idempotency.*`
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use cello_relay::metrics::Lost;
 use cello_relay::outbox::sqlite::{OpenError, Sqlite, offline};
 use cello_relay::outbox::{
     AppendError, Batch, Bound, Claimed, DeadLetters, Filter, Key, Ledger, Outbox, Outcome, Route, Selection, State,
-    Want,
+    Terms, Want,
 };
 use cello_relay::reason::Reason;
 use rusqlite::Connection;

@@ -384,6 +384,9 @@ impl Store {
     pub(super) fn has_chores(&self, env: &Env) -> Result<bool, Fault> {
         let old_key =
             self.oldest_key()?.is_some_and(|(_, at, _)| env.clock.now().since(at) >= env.settings.key_remember);
-        Ok(old_key || self.has_expired(env)? || self.books.done > env.settings.remember_max || self.has_outlived(env)?)
+        Ok(old_key
+            || self.has_expired(env)?
+            || self.books.done > env.settings.remember_max
+            || self.has_outlived(env)?)
     }
 }

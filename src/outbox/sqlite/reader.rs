@@ -218,12 +218,7 @@ impl View<'_> {
 
     /// Waiting events from a sequence on, and where to go on. What failed or is in flight is found without
     /// looking at what only waits.
-    fn waiting_slice(
-        &self,
-        filter: &Filter,
-        from: u64,
-        limit: usize,
-    ) -> rusqlite::Result<(Vec<LineRow>, Option<u64>)> {
+    fn waiting_slice(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<(Vec<LineRow>, Option<u64>)> {
         let is_of_user = |line: &LineRow| filter.user.as_ref().is_none_or(|user| *user == line.user);
         let by_seq = |seqs: &[u64]| -> rusqlite::Result<Vec<LineRow>> {
             let mut lines = Vec::new();

@@ -119,8 +119,7 @@ pub(super) const TO_VERSION_2: &str = "
 pub(super) const LINES: &str =
     "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq >= ? ORDER BY seq LIMIT ?";
 /// One of them.
-pub(super) const LINE: &str =
-    "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq = ?";
+pub(super) const LINE: &str = "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq = ?";
 /// Waiting events that failed before.
 pub(super) const FAILED: &str = "SELECT seq FROM progress WHERE seq >= ? ORDER BY seq LIMIT ?";
 /// Dead letters without their bodies: all …
@@ -348,7 +347,8 @@ impl Sql {
         while let Some(row) = rows.next()? {
             count += 1;
             next = uint(row.get(0)?) + 1;
-            let is_meant = user.is_none_or(|user| row.get_ref(4).is_ok_and(|of| of.as_bytes() == Ok(user.as_str().as_bytes())));
+            let is_meant =
+                user.is_none_or(|user| row.get_ref(4).is_ok_and(|of| of.as_bytes() == Ok(user.as_str().as_bytes())));
             if is_meant && !each(Self::read_line(row)?) {
                 return Ok(Some(next));
             }

@@ -27,8 +27,8 @@ use super::volume::Lock;
 use crate::outbox::lease::Returns;
 use crate::outbox::{AppendError, Claimed, Outcome, ReadError, Receipt, SettleError, Settled, Stats, Want};
 use failure::Reopen;
-use scrub::Scrub;
 pub(super) use failure::open_or_quarantine;
+use scrub::Scrub;
 
 /// Deliveries are committed when there are so many …
 const GATHER: usize = 48;

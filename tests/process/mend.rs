@@ -34,7 +34,7 @@ fn an_event_is_shown_with_a_text_for_support_that_names_nobody() {
     let relay = setup.start();
     assert_eq!(relay.client().post("/events", &event("somebody", 1)).expect("an answer").status, 200);
     relay.wait_until_empty(PATIENCE);
-    let (_, listed, _) = setup.call(&["outbox", "list", "--older-than", "0s", "--json"]);
+    let (_, listed, _) = setup.call(&["outbox", "list", "--older-than", "1ms", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
     let id = listed["events"][0]["id"].as_str().expect("an id").to_owned();
     let (code, shown, stderr) = setup.call(&["outbox", "show", &id]);

@@ -167,7 +167,7 @@ impl Inner {
             request_id,
         };
         let overtaken = self.dead.range_mut(..seq).filter(|(_, dead)| dead.event.user == entry.event.user);
-        overtaken.for_each(|(_, dead)| drop(dead.overtaken_at.get_or_insert(now)));
+        overtaken.for_each(|(_, dead)| dead.overtaken_at = dead.overtaken_at.or(Some(now)));
         self.done.insert(seq, (entry.id, report));
         self.ledger.delivered += 1;
     }

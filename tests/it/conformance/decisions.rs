@@ -106,7 +106,10 @@ async fn a_listing_filters_by_age_user_state_and_reason() {
         subject.settle(claimed, retry(later, false)).await;
         let found = async |filter| {
             let lines = subject.store.list(filter, None, 10).await.unwrap();
-            lines.iter().map(|line| format!("{} {}", line.user.as_str(), line.report.state.as_str())).collect::<Vec<_>>()
+            lines
+                .iter()
+                .map(|line| format!("{} {}", line.user.as_str(), line.report.state.as_str()))
+                .collect::<Vec<_>>()
         };
         let minute = start().plus(Duration::from_secs(60));
         assert_eq!(found(Filter { since: Some(minute), ..Filter::default() }).await, ["a retrying", "b pending"]);

@@ -204,11 +204,12 @@ impl DeadLetters for Memory {
         Box::pin(async move {
             let (mut erased, end) = (Erased { is_overwritten: true, ..Erased::default() }, self.inner().next_seq);
             loop {
+                self.inner().erase(&user, end, &mut erased);
+                self.changed.notify_waiters();
                 let mut changed = std::pin::pin!(self.changed.notified());
                 changed.as_mut().enable();
-                let still = self.inner().erase(&user, end, &mut erased);
-                self.changed.notify_waiters();
-                if !still {
+                // What landed between the two would not be told of again.
+                if !self.inner().erase(&user, end, &mut erased) {
                     return Ok(erased);
                 }
                 changed.await;

@@ -482,10 +482,10 @@ async fn a_file_one_version_newer_opens_and_a_later_one_does_not() {
         let file = Connection::open(fixture.path("outbox.db")).unwrap();
         file.pragma_update(None, "user_version", version).unwrap();
     };
-    set_version(2);
-    append(&fixture.open(), &["a"]).await;
     set_version(3);
-    let Err(OpenError::TooNew { found: 3, known: 2 }) = fixture.try_open() else { panic!("opened") };
+    append(&fixture.open(), &["a"]).await;
+    set_version(4);
+    let Err(OpenError::TooNew { found: 4, known: 3 }) = fixture.try_open() else { panic!("opened") };
     assert!(fixture.path("outbox.db").exists(), "and nothing was moved");
 }
 
@@ -502,7 +502,7 @@ async fn write_the_file_of_this_schema_version() {
     let at = fixture.clock.now().plus(Duration::from_secs(60));
     store.settle(claimed.remove(0).lease, retry(at, true)).await.unwrap();
     store.close().await;
-    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v1.db").unwrap();
+    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v2.db").unwrap();
 }
 
 #[tokio::test]

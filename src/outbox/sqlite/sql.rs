@@ -471,8 +471,8 @@ impl Sql {
 
     /// The dead letters by reason: how many, and the first.
     pub(super) fn dead_groups(&self) -> Result<Vec<DeadGroup>> {
-        let sql = "SELECT reason, count(*), (SELECT accepted_ms FROM dead AS first WHERE first.seq = min(dead.seq)) \
-                   FROM dead GROUP BY reason ORDER BY 2 DESC";
+        let sql = "SELECT reason, n, (SELECT accepted_ms FROM dead WHERE seq = first) \
+                   FROM (SELECT reason, count(*) AS n, min(seq) AS first FROM dead GROUP BY reason) ORDER BY n DESC";
         self.all(sql, [], |row| {
             let (count, oldest) = (uint(row.get(1)?), timestamp(row.get::<_, Option<i64>>(2)?.unwrap_or_default()));
             Ok(DeadGroup { reason: reason(row.get_ref(0)?), count, oldest })

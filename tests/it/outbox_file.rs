@@ -414,7 +414,8 @@ async fn what_is_readable_of_a_damaged_file_comes_first_and_the_rest_is_booked_a
     }
     let ledger = store.stats().ledger;
     assert_eq!((ledger.accepted, ledger.dead), (3001, 2));
-    assert!((1..200).contains(&ledger.lost), "{ledger:?}");
+    // Four pages of 50 rows, and at most a slice read downwards (16 rows) at the edge of the damage.
+    assert!((1..=4 * 50 + 16).contains(&ledger.lost), "{ledger:?}");
     assert_eq!(ledger.delivered + ledger.dead + ledger.lost, 3001);
     assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), ledger.lost);
     assert_eq!(store.stats().quarantined_files, 1);

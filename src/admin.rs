@@ -2,6 +2,7 @@
 //!
 //! | call | what it does |
 //! | --- | --- |
+//! | `GET /` | the operator's page |
 //! | `GET /api/status` | ledger, queue, state |
 //! | `GET /api/events?state=&user=&reason=&after=&limit=&reveal=` | a page of waiting and dead events |
 //! | `GET /api/events/{id}?reveal=` | one event with its last attempts |
@@ -17,6 +18,7 @@
 mod access;
 mod events;
 mod log_level;
+mod page;
 mod reply;
 mod routes;
 pub mod view;

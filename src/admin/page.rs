@@ -43,7 +43,8 @@ pub(super) fn answer() -> Response<Body> {
 
 /// The text of the page's only element of that name.
 fn within(element: &str) -> &'static str {
-    let inner = PAGE.split_once(&format!("<{element}>")).and_then(|(_, rest)| rest.split_once(&format!("</{element}>")));
+    let inner =
+        PAGE.split_once(&format!("<{element}>")).and_then(|(_, rest)| rest.split_once(&format!("</{element}>")));
     inner.map_or("", |(text, _)| text)
 }
 
@@ -72,7 +73,16 @@ mod tests {
     #[test]
     fn nothing_in_the_page_needs_a_weaker_policy_or_makes_markup_of_data() {
         let banned = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"];
-        for unsafe_way in banned.into_iter().chain([" style=\"", " onclick=\"", "http://", "https://", "//cdn", "localStorage", "sessionStorage", "document.cookie"]) {
+        for unsafe_way in banned.into_iter().chain([
+            " style=\"",
+            " onclick=\"",
+            "http://",
+            "https://",
+            "//cdn",
+            "localStorage",
+            "sessionStorage",
+            "document.cookie",
+        ]) {
             let found = PAGE.replace("http://www.w3.org/2000/svg", "").contains(unsafe_way);
             assert!(!found, "{unsafe_way}");
         }

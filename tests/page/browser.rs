@@ -33,7 +33,11 @@ impl Browser {
             return None;
         };
         let mut lines = BufReader::new(driver.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        let port = lines.by_ref().find_map(|line| line.rsplit_once("on port ")?.1.trim_end_matches('.').parse().ok());
+        // The first line repeats the 0 that was asked for.
+        let port = lines.by_ref().find_map(|line| {
+            let port: u16 = line.rsplit_once("on port ")?.1.trim_end_matches('.').parse().ok()?;
+            (port != 0).then_some(port)
+        });
         std::thread::spawn(move || lines.for_each(drop));
         let at = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver tells its port")));
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");

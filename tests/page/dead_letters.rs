@@ -113,7 +113,8 @@ fn personal_data_is_shown_when_asked_for_and_never_becomes_markup() {
 fn without_a_token_file_the_page_says_what_to_set_and_asks_for_nothing() {
     let Some(browser) = Browser::start() else { return };
     let upstream = Upstream::start();
-    let relay = Setup::new(&upstream.base_url()).start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
     refused(&upstream, &relay, &["poisoned"], 1);
     browser.open(relay.admin);
     browser.until_says("#groups", "http_400");

@@ -3,7 +3,7 @@
 //! | call | what it does |
 //! | --- | --- |
 //! | `GET /` | the operator's page |
-//! | `GET /api/status` | ledger, queue, state |
+//! | `GET /api/status` | everything: state, reasons, ledger, queue, upstream, token, rates |
 //! | `GET /api/events?state=&user=&reason=&after=&limit=&reveal=` | a page of waiting and dead events |
 //! | `GET /api/events/{id}?reveal=` | one event with its last attempts |
 //! | `GET /api/export?state=&user=&reason=&reveal=` | events as NDJSON |
@@ -11,6 +11,7 @@
 //! | `POST /api/replay`, `/api/discard` | `{"ids": […]}` or `{"filter": {…}, "dry_run": true}` |
 //! | `POST /api/pause`, `/api/resume`, `/api/drain`, `/api/quit` | the flow; a pause may have `{"seconds": n}` |
 //! | `PUT /api/log-level` | `{"level": "debug", "seconds": n}`; without seconds for good |
+//! | `GET /openapi.json` | all of this as an OpenAPI document |
 //!
 //! Who asks decides what is allowed ([`Access`]): the unix socket may do everything; on TCP, reads are
 //! redacted, and changes of state and revealing need the bearer of `admin.token_file`.
@@ -19,12 +20,21 @@ mod access;
 mod events;
 mod log_level;
 mod page;
+pub mod pause;
+pub mod reasons;
 mod reply;
 mod routes;
+pub mod snapshot;
+mod status;
 pub mod view;
+mod watcher;
 
 pub use access::Access;
 pub use log_level::LogLevel;
+pub use pause::PauseFile;
+pub use routes::ROUTES;
+pub use snapshot::About;
+pub use watcher::Watch;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -38,9 +48,15 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::cello::Cello;
+use crate::clock::{Clock, Timestamp};
 use crate::forwarder;
+use crate::ingress::door::Door;
+use crate::metrics::Metrics;
 use crate::outbox::{DeadLetters, Outbox};
+
+/// The OpenAPI 3.1 document of this API.
+pub const OPENAPI: &str = include_str!("admin/openapi.json");
 
 /// `admin.*`
 #[derive(Clone, Debug)]
@@ -55,6 +71,11 @@ pub struct Settings {
     pub allow_quit: bool,
 }
 
+/// Keeps the rates and tells the log of reasons that come and go, for ever.
+pub async fn watch(parts: Arc<Parts>) {
+    watcher::run(parts).await;
+}
+
 /// What the control API acts on.
 pub struct Parts {
     /// The queue.
@@ -63,6 +84,22 @@ pub struct Parts {
     pub dead: Arc<dyn DeadLetters>,
     /// Who empties it.
     pub forwarder: forwarder::Handle,
+    /// Who knows the token and Cello's clock.
+    pub cello: Arc<Cello>,
+    /// Who knows what was refused and warned about.
+    pub door: Door,
+    /// What happened how often.
+    pub metrics: Arc<Metrics>,
+    /// What only shows over time.
+    pub watch: Watch,
+    /// What does not change.
+    pub about: About,
+    /// When this process began.
+    pub started_at: Timestamp,
+    /// Where a pause is kept over restarts.
+    pub pause_file: PauseFile,
+    /// Pausing and resuming, one at a time: file and forwarder must agree.
+    pub steering: tokio::sync::Mutex<()>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Ages are told by it.

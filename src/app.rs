@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, Access, Admin, LogLevel};
+use crate::admin::{self, About, Access, Admin, LogLevel, PauseFile, Watch};
 use crate::cello::{self, Cello};
 use crate::clock::{Clock, SystemClock};
 use crate::forwarder::{self, Forwarder};
@@ -65,6 +65,9 @@ pub enum StartError {
     /// The app-facing service cannot be built.
     #[error("{0}")]
     Ingress(#[from] crate::ingress::StartError),
+    /// Whether an operator paused delivery cannot be read.
+    #[error("outbox.dir: {0}")]
+    Pause(std::io::Error),
     /// A socket cannot be bound.
     #[error("{listener}: {source}")]
     Bind {
@@ -90,6 +93,7 @@ struct Relay {
     ops: Ops,
     /// The control API as the socket offers it, and as TCP does.
     admin: (Admin, Admin),
+    watched: Arc<admin::Parts>,
     bound: Bound,
     phase: watch::Sender<Phase>,
     drain_began: shutdown::DrainBegan,
@@ -124,6 +128,8 @@ pub fn build(
     };
     let (forwarder, handle) =
         Forwarder::new(deps, settings.forward.clone(), settings.log.deliveries, fastrand::Rng::new());
+    let pause_file = PauseFile::new(&settings.outbox.dir);
+    take_up_pause(&pause_file, &handle, &*clock).map_err(StartError::Pause)?;
     let ingress = Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
     let reads = Reads::new(settings.reads.clone(), cello.clone(), clock.clone(), metrics.clone());
     let ingress = ingress.with_reads(Arc::new(move |request| reads.answer(request)));
@@ -136,12 +142,20 @@ pub fn build(
         outbox: outbox.clone(),
         dead: outbox.clone(),
         forwarder: handle.clone(),
+        cello: cello.clone(),
+        door: ingress.door(),
+        metrics: metrics.clone(),
+        watch: Watch::default(),
+        about: about(&settings),
+        started_at: clock.now(),
+        pause_file,
+        steering: tokio::sync::Mutex::default(),
         log_level: LogLevel::new(log),
         clock: clock.clone(),
         drain: shutdown::on_drain(handle.clone(), drain_began.clone(), phase.clone(), clock.clone()),
         quit: settings.admin.allow_quit.then_some(quit),
     });
-    let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts, tcp_access(&settings.admin)));
+    let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts.clone(), tcp_access(&settings.admin)));
     describe(&metrics, &settings, config_hash);
     let relay = Relay {
         outbox,
@@ -150,6 +164,7 @@ pub fn build(
         ingress,
         ops,
         admin,
+        watched: parts,
         bound,
         phase,
         drain_began,
@@ -159,6 +174,28 @@ pub fn build(
         metrics,
     };
     Ok(App { forwarder, relay })
+}
+
+/// What an operator paused before this start stays paused, unless its time is over.
+fn take_up_pause(file: &PauseFile, forwarder: &forwarder::Handle, clock: &dyn Clock) -> std::io::Result<()> {
+    let Some(pause) = file.read()? else { return Ok(()) };
+    if pause.left(clock.now()).is_none() {
+        // Left on a full disk, it is over all the same.
+        drop(file.remove());
+        return Ok(());
+    }
+    forwarder.pause_as(pause);
+    Ok(())
+}
+
+fn about(settings: &Settings) -> About {
+    let url = &settings.cello.base_url;
+    About {
+        environment: settings.cello.environment.clone(),
+        // As in messages: a user and a password in it are nobody's business.
+        base_url: if url.contains('@') { "[redacted]".to_owned() } else { url.clone() },
+        durability: settings.durability.clone(),
+    }
 }
 
 fn heartbeats(outbox: &Arc<Sqlite>, forwarder: &forwarder::Handle) -> Vec<(&'static str, Heartbeat)> {
@@ -231,6 +268,7 @@ impl Relay {
         rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_socket(), socket, control, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
+        rest.spawn(admin::watch(self.watched.clone()));
         let mut stopped = stop_rest.subscribe();
         let cello = self.cello.clone();
         rest.spawn(async move {

@@ -18,6 +18,7 @@ mod credentials;
 mod measure;
 mod probe;
 mod retry_after;
+mod skew;
 mod tls;
 mod token;
 mod transport;
@@ -43,12 +44,14 @@ use crate::metrics::{Metrics, Operation};
 pub use answer::{Answer, MAX_BODY};
 pub use authorize::CallError;
 pub use probe::{Probe, ProbeError};
+pub use token::status::{TokenState, TokenStatus};
 pub use transport::{Call, Fault, TransportError};
 pub use verdict::{Judgement, Verdict};
 
 use authorize::Authorize;
 use credentials::{Files, Reading};
 use measure::Measure;
+use skew::Skew;
 use token::Tokens;
 use token::owner::Owner;
 use transport::Transport;
@@ -180,6 +183,7 @@ pub struct Cello {
     tokens: Arc<Tokens>,
     /// The credentials as last read.
     readings: watch::Sender<Reading>,
+    skew: Skew,
     settings: Settings,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -197,12 +201,13 @@ impl Cello {
     /// # Errors
     /// See [`BuildError`].
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Arc<Self>, BuildError> {
-        let transport = Transport::new(&settings, clock.clone())?;
+        let skew = Skew::default();
+        let transport = Transport::new(&settings, clock.clone(), skew.clone())?;
         let bare = Measure::new(transport, metrics.clone(), clock.clone());
         let tokens = Arc::new(Tokens::new(matches!(settings.auth, Auth::None)));
         let calls = Authorize::new(bare.clone(), tokens.clone());
         let readings = watch::Sender::new(settings.auth.values());
-        Ok(Arc::new(Self { calls, bare, tokens, readings, settings, clock, metrics }))
+        Ok(Arc::new(Self { calls, bare, tokens, readings, skew, settings, clock, metrics }))
     }
 
     /// Watches the credentials and keeps the token fresh, also while idle, until `stop` resolves. To be
@@ -244,6 +249,19 @@ impl Cello {
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         let shared = (self.tokens.clone(), self.readings.subscribe());
         Owner::new(self.bare.clone(), &self.settings, (clock, metrics), fastrand::Rng::new(), shared)
+    }
+
+    /// The token as it stands, for operators.
+    #[must_use]
+    pub fn token_status(&self) -> TokenStatus {
+        self.tokens.status()
+    }
+
+    /// By how many seconds this machine's clock is ahead of Cello's (negative: behind), by the `Date` of its
+    /// last answer; `None` before there was one.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<i64> {
+        self.skew.seconds()
     }
 
     /// Any authenticated call. A token is waited for and, after a 401, replaced as for deliveries.

@@ -82,7 +82,7 @@ enum Command {
     /// Look into the outbox, and decide about dead letters
     #[command(subcommand)]
     Outbox(outbox::Command),
-    /// Stop delivering; events are still taken
+    /// Stop delivering, also over restarts; events are still taken
     Pause(flow::PauseArgs),
     /// Deliver again after a pause
     Resume,
@@ -94,8 +94,8 @@ enum Command {
     Wait(wait::Args),
     /// Ask a probe once: exit code 0 or 1
     Healthcheck(healthcheck::Args),
-    /// Print the OpenAPI document of the app-facing API
-    Openapi,
+    /// Print the OpenAPI document of the app-facing API, or of the control API
+    Openapi(openapi::Args),
     /// Print a completion script
     Completions(completions::Args),
 }
@@ -145,7 +145,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Drain(args) => block_on(drain::run(&args, context)),
         Command::Wait(args) => block_on(wait::run(&args, context)),
         Command::Healthcheck(args) => block_on(healthcheck::run(&args, context)),
-        Command::Openapi => openapi::run(),
+        Command::Openapi(args) => openapi::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -105,6 +105,9 @@ pub struct Checked {
 /// So many stripped fields are named.
 pub const STRIPPED_NAMED: usize = 20;
 
+/// What is said of a name that occurs more than once.
+const TWICE: &str = "is there twice";
+
 /// What is wrong with one field. Reads as a sentence: `<field> <message>`; quotes no values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -118,6 +121,13 @@ impl Fault {
     /// A fault of `field`.
     pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: field.into(), message: message.into() }
+    }
+
+    /// The field's path for those who are not the sender: a name that the sender made up may hold anything.
+    #[must_use]
+    pub fn public_field(&self) -> &str {
+        let made_up = matches!(self.field, Cow::Owned(_)) && self.message == TWICE;
+        if made_up { "an unknown field" } else { &self.field }
     }
 }
 

@@ -13,6 +13,7 @@
 //! supply     events claimed and not yet sent
 //! delivery   one event's way
 //! handle     pause, drain, stop
+//! snapshot   what operators see of it
 //! ```
 
 mod backoff;
@@ -21,6 +22,7 @@ mod governor;
 mod handle;
 mod pacing;
 mod shared;
+mod snapshot;
 mod strikes;
 mod supply;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use handle::Handle;
+pub use snapshot::{Breaker, Failure, Pause, Snapshot};
 
 use crate::cello::{Access, Courier, Judgement};
 use crate::clock::Clock;

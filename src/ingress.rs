@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod batch;
 mod bearer;
+pub mod door;
 mod look;
 mod notes;
 mod post;
@@ -43,6 +44,7 @@ use crate::http::{Limits, body};
 use crate::metrics::{Code, Label, Metrics, Route as RouteLabel};
 use crate::outbox::{Flow, Outbox};
 use admission::Admission;
+use door::Door;
 use quiet::Quiet;
 use route::Route;
 
@@ -127,6 +129,7 @@ struct Shared {
     flow: watch::Receiver<Flow>,
     budget: body::Budget,
     quiet: Quiet,
+    door: Door,
     refuses: AtomicBool,
 }
 
@@ -153,6 +156,7 @@ impl Ingress {
             flow,
             budget: body::Budget::new(BODY_BUDGET),
             quiet: Quiet::default(),
+            door: Door::default(),
             refuses: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -165,6 +169,12 @@ impl Ingress {
             shared.reads = Some(reads);
         }
         self
+    }
+
+    /// The last warnings and refusals, for operators.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.shared.door.clone()
     }
 
     /// From now on new events are answered 503 (`draining`): the relay is about to stop.
@@ -218,6 +228,8 @@ impl Shared {
     fn refused(&self, refusal: &answer::Refusal) {
         let Some((why, events)) = refusal.why() else { return };
         self.metrics.rejected.with(why).inc_by(events);
+        let what = format!("http_{}", refusal.answer.status().as_u16());
+        self.door.note(door::Kind::Refusal, &what, refusal.fields.clone(), 1, self.clock.now());
         if let Some(suppressed) = self.quiet.lets(why.as_str(), self.clock.instant()) {
             tracing::warn!(event = "request_refused", reason = why.as_str(), suppressed, "a request was refused");
         }

@@ -44,7 +44,8 @@
 //!
 //! Data flows one way, and so do imports: `cli → app → {ingress, reads, forwarder, ops, admin} → {outbox, cello} →
 //! {event, clock, reason, metrics}`. Ingress and forwarder meet only at the outbox traits; the SQLite store is
-//! named in one place in `app`, which also hands the reads to ingress; the simulator shares no code with what it judges. `tests/tidy.rs` holds all
+//! named in one place in `app`, which also hands the reads to ingress; `admin` asks handles of the others that
+//! never ask it; the simulator shares no code with what it judges. `tests/tidy.rs` holds all
 //! of it.
 
 pub mod admin;

@@ -30,6 +30,8 @@ mod outage;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/status.rs"]
+mod status;
 #[path = "process/steer.rs"]
 mod steer;
 #[path = "process/storm.rs"]

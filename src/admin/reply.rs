@@ -60,6 +60,12 @@ pub(super) fn json(status: StatusCode, value: &Value) -> Response<Body> {
     with_type(status, "application/json", body.map_err(|never| match never {}).boxed_unsync())
 }
 
+/// A document of this build.
+pub(super) fn document(text: &'static str) -> Response<Body> {
+    let body = Full::from(Bytes::from_static(text.as_bytes())).map_err(|never| match never {});
+    with_type(StatusCode::OK, "application/json", body.boxed_unsync())
+}
+
 /// An answer of that media type, which no cache keeps.
 pub(super) fn with_type(status: StatusCode, media_type: &'static str, body: Body) -> Response<Body> {
     let mut answer = Response::new(body);

@@ -10,12 +10,31 @@ use serde_json::{Value, json};
 
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
-use super::{Parts, events, page};
-use crate::outbox::Stats;
+use super::status::status;
+use super::{Parts, PauseFile, events, page};
+use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
 /// Control requests are small.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Every call there is, as the OpenAPI document lists them.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/api/status"),
+    ("GET", "/api/events"),
+    ("GET", "/api/events/{id}"),
+    ("GET", "/api/export"),
+    ("POST", "/api/events/{id}/replay"),
+    ("POST", "/api/events/{id}/discard"),
+    ("POST", "/api/replay"),
+    ("POST", "/api/discard"),
+    ("POST", "/api/pause"),
+    ("POST", "/api/resume"),
+    ("POST", "/api/drain"),
+    ("POST", "/api/quit"),
+    ("PUT", "/api/log-level"),
+    ("GET", "/openapi.json"),
+];
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -48,17 +67,11 @@ pub(super) async fn answer(
         (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
             let action = (*action).to_owned();
             let body = read_json(request).await?;
-            steer(parts, &action, &body)
+            steer(parts, &action, &body).await
         }
         (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
-        (_, ["api", "log-level"]) => Err(Refusal::method("PUT")),
-        (_, ["api", "status" | "events" | "export"] | ["api", "events", _]) => Err(Refusal::method("GET")),
-        (
-            _,
-            ["api", "replay" | "discard" | "pause" | "resume" | "drain" | "quit"]
-            | ["api", "events", _, "replay" | "discard"],
-        ) => Err(Refusal::method("POST")),
-        _ => Err(Refusal::not_found("no such call")),
+        (&Method::GET, ["openapi.json"]) => Ok(reply::document(super::OPENAPI)),
+        (_, segments) => Err(unknown(segments)),
     }
 }
 
@@ -71,28 +84,17 @@ fn show_page(access: &Access, method: &Method, headers: &HeaderMap) -> Result<Re
     }
 }
 
-/// Where everything stands.
-fn status(parts: &Parts) -> Value {
-    let stats: Stats = parts.outbox.stats();
-    let ledger = stats.ledger;
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "state": parts.forwarder.flow().borrow().to_string(),
-        "ledger": {
-            "accepted": ledger.accepted, "delivered": ledger.delivered, "dead": ledger.dead,
-            "discarded": ledger.discarded, "erased": ledger.erased, "lost": ledger.lost,
-        },
-        "queue": {
-            "pending": stats.pending(), "in_flight": stats.in_flight, "retrying": stats.retrying, "dead": ledger.dead,
-            "oldestSeconds": stats.oldest_age(parts.clock.now()).as_secs(),
-        },
-        "volume": {
-            "sizeBytes": stats.size_bytes, "capacityBytes": stats.capacity_bytes, "walBytes": stats.wal_bytes,
-            "volumeBytes": stats.volume_bytes, "volumeFreeBytes": stats.volume_free_bytes,
-            "quarantinedFiles": stats.quarantined_files,
-        },
-        "refusing": stats.refusing.map(|error| error.to_string()),
-    })
+/// 405 for a path that has another method, 404 for the rest.
+fn unknown(segments: &[&str]) -> Refusal {
+    let fits = |template: &str| {
+        let mut parts = template.trim_start_matches('/').split('/');
+        let all = segments.iter().all(|segment| parts.next().is_some_and(|part| part == "{id}" || part == *segment));
+        all && parts.next().is_none()
+    };
+    match ROUTES.iter().find(|(_, template)| fits(template)) {
+        Some((method, _)) => Refusal::method(method),
+        None => Refusal::not_found("no such call"),
+    }
 }
 
 /// Replays or discards; each change leaves a line in the log.
@@ -111,10 +113,10 @@ async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>
 }
 
 /// Changes how the queue flows.
-fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+async fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
     match action {
-        "pause" => parts.forwarder.pause(seconds(body)?),
-        "resume" => parts.forwarder.resume(),
+        "pause" => pause(parts, seconds(body)?).await?,
+        "resume" => resume(parts).await?,
         "drain" => (parts.drain)(),
         _ => {
             let Some(quit) = &parts.quit else {
@@ -125,6 +127,37 @@ fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Re
     }
     tracing::info!(event = "operator_action", action, "an operator steered the queue");
     Ok(reply::json(StatusCode::OK, &json!({"state": parts.forwarder.flow().borrow().to_string()})))
+}
+
+/// Pauses; kept over restarts before it is answered.
+async fn pause(parts: &Parts, wait: Option<Duration>) -> Result<(), Refusal> {
+    let since = parts.clock.now();
+    let pause = Pause { since, until: wait.map(|wait| since.plus(wait)) };
+    let _one = parts.steering.lock().await;
+    keep(parts, move |file| file.write(pause)).await?;
+    parts.forwarder.pause_as(pause);
+    Ok(())
+}
+
+/// Ends a pause, also for later starts.
+async fn resume(parts: &Parts) -> Result<(), Refusal> {
+    let _one = parts.steering.lock().await;
+    keep(parts, |file| file.remove()).await?;
+    parts.forwarder.resume();
+    Ok(())
+}
+
+/// Changes the file off the runtime's threads, as a sync takes its time.
+async fn keep(
+    parts: &Parts,
+    change: impl FnOnce(&PauseFile) -> std::io::Result<()> + Send + 'static,
+) -> Result<(), Refusal> {
+    let file = parts.pause_file.clone();
+    let done = tokio::task::spawn_blocking(move || change(&file)).await;
+    done.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| {
+        let message = format!("the pause cannot be kept in outbox.dir ({error}); nothing was changed");
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })
 }
 
 /// Changes how much is logged.

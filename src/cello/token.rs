@@ -9,6 +9,7 @@ pub(super) mod bearer;
 pub(super) mod exchange;
 mod machine;
 pub(super) mod owner;
+pub(super) mod status;
 
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Access;
 pub(super) use machine::Ask;
+use status::TokenStatus;
 
 /// A token and its place in the row of tokens: of two, the one with the greater generation is newer.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub(super) struct Tokens {
     slot: watch::Sender<Slot>,
     access: watch::Sender<Access>,
     rejected: watch::Sender<Rejection>,
+    status: watch::Sender<TokenStatus>,
 }
 
 impl Tokens {
@@ -77,6 +80,7 @@ impl Tokens {
             slot: watch::Sender::new(Slot { token: None, open, settled: 0, access }),
             access: watch::Sender::new(access),
             rejected: watch::Sender::default(),
+            status: watch::Sender::new(TokenStatus { access, ..TokenStatus::default() }),
         }
     }
 
@@ -118,6 +122,16 @@ impl Tokens {
     /// Whether calls can be authenticated, and changes of that.
     pub(super) fn access(&self) -> watch::Receiver<Access> {
         self.access.subscribe()
+    }
+
+    /// The token as it stands, for operators.
+    pub(super) fn status(&self) -> TokenStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Tells operators how the token stands.
+    fn tell(&self, status: TokenStatus) {
+        self.status.send_replace(status);
     }
 
     fn rejections(&self) -> watch::Receiver<Rejection> {

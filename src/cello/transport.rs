@@ -28,6 +28,7 @@ use tower::Service;
 use super::answer::{self, Answer};
 use super::base::Base;
 use super::connector::{ConnectError, Connector};
+use super::skew::Skew;
 use super::{BuildError, Settings};
 use crate::clock::Clock;
 use crate::event::EventId;
@@ -137,10 +138,11 @@ pub(super) struct Transport {
     client: Client<Connector, Full<Bytes>>,
     base: Base,
     clock: Arc<dyn Clock>,
+    skew: Skew,
 }
 
 impl Transport {
-    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>, skew: Skew) -> Result<Self, BuildError> {
         let base = Base::parse(&settings.base_url)?;
         let connector = Connector::new(settings, &base)?;
         let client = Client::builder(TokioExecutor::new())
@@ -155,7 +157,7 @@ impl Transport {
             .http2_keep_alive_timeout(PONG_WITHIN)
             .retry_canceled_requests(true)
             .build(connector);
-        Ok(Self { client, base, clock })
+        Ok(Self { client, base, clock, skew })
     }
 
     async fn send(self, call: Call) -> Result<Answer, TransportError> {
@@ -167,6 +169,7 @@ impl Transport {
         let assigned = || connection.connection_metadata().is_some();
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| classify(&error, assigned()))?;
+            self.skew.see(response.headers(), self.clock.now());
             let read = answer::read(response, self.clock.now()).await;
             read.map_err(|_| TransportError { fault: Fault::Reset, sent: true })
         };

@@ -16,7 +16,7 @@ use crate::config::{self, Whereabouts};
 /// `pause`
 #[derive(Debug, clap::Args)]
 pub(super) struct PauseArgs {
-    /// Only for so long [default: until `resume`]
+    /// Only for so long; the end is kept over restarts [default: until `resume`]
     #[arg(long = "for", value_name = "DURATION", value_parser = config::duration)]
     wait: Option<Duration>,
 }

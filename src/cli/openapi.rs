@@ -1,8 +1,16 @@
-//! `openapi`: the document that `GET /openapi.json` serves.
+//! `openapi`: the documents that `GET /openapi.json` serves.
 
 use super::exit::Failure;
 use super::output;
 
-pub(super) fn run() -> Result<(), Failure> {
-    output::print(crate::ingress::OPENAPI)
+/// `openapi`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The control API's document instead
+    #[arg(long)]
+    admin: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    output::print(if args.admin { crate::admin::OPENAPI } else { crate::ingress::OPENAPI })
 }

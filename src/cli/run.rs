@@ -42,6 +42,7 @@ impl From<StartError> for Failure {
                 ErrorKind::PermissionDenied => Exit::Permission,
                 _ => Exit::Io,
             },
+            StartError::Pause(_) => Exit::Io,
             _ => Exit::Config,
         };
         match error {

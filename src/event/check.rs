@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::context::Context;
 use super::field::{Field, Kind};
-use super::{Checked, Checks, Event, Fault, STRIPPED_NAMED, Trigger, Unchecked, UserId, encode, hints};
+use super::{Checked, Checks, Event, Fault, STRIPPED_NAMED, TWICE, Trigger, Unchecked, UserId, encode, hints};
 
 /// A stripped field's name is cut to so many characters.
 const NAME_SHOWN: usize = 64;
@@ -53,7 +53,7 @@ impl Unchecked<'_> {
         let unknown = repeated(&self.unknown).into_iter().map(|name| Cow::Owned(shown("", name)));
         let inner = repeated(&self.payload.unknown).into_iter().map(|name| Cow::Owned(shown("payload.", name)));
         let all = known.chain(unknown).chain(inner).take(TWICE_LISTED);
-        faults.extend(all.map(|path| Fault::new(path, "is there twice")));
+        faults.extend(all.map(|path| Fault::new(path, TWICE)));
     }
 
     fn required(&self, faults: &mut Vec<Fault>) {

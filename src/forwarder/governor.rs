@@ -24,6 +24,7 @@ pub(super) use answers::{Case, Fate, reason_of};
 
 use super::Settings;
 use super::pacing::Pacing;
+use super::snapshot::{Breaker, Look};
 use crate::cello::Access;
 use crate::outbox::Flow;
 use crate::reason::Reason;
@@ -79,6 +80,8 @@ pub(super) struct View {
     pub(super) circuit_open: bool,
     pub(super) held: Option<Reason>,
     pub(super) paused: bool,
+    /// Closed, open or starting slowly.
+    pub(super) breaker: Breaker,
     /// How many sends may be under way.
     pub(super) limit: usize,
 }
@@ -95,8 +98,10 @@ pub(super) struct Governor {
     /// Deliveries at this limit; as many as the limit double it.
     delivered_at_limit: usize,
     pacing: Pacing,
-    /// `Retry-After` of Cello.
+    /// Nothing starts before: a rest, or Cello's `Retry-After`.
     wait_until: Option<Instant>,
+    /// Cello's `Retry-After` alone.
+    paced_until: Option<Instant>,
     access: Access,
     pause: Pause,
     draining: bool,
@@ -119,6 +124,7 @@ impl Governor {
             delivered_at_limit: 0,
             pacing: Pacing::new(settings.max_per_second, now),
             wait_until: None,
+            paced_until: None,
             access,
             pause: Pause::No,
             draining: false,
@@ -308,7 +314,32 @@ impl Governor {
             circuit_open: self.mode == Mode::Open,
             held,
             paused: self.pause != Pause::No,
+            breaker: self.breaker().without_probe(),
             limit: if self.mode == Mode::Closed { self.limit } else { 1 },
+        }
+    }
+
+    fn breaker(&self) -> Breaker {
+        match self.mode {
+            Mode::Open if self.sending > 0 => Breaker::HalfOpen,
+            Mode::Open => Breaker::Open,
+            Mode::Closed if self.limit < self.settings.concurrency => Breaker::SlowStart,
+            Mode::Closed | Mode::Held(_) => Breaker::Closed,
+        }
+    }
+
+    /// What an operator sees of it.
+    pub(super) fn look(&self, now: Instant) -> Look {
+        let View { held, paused, .. } = self.view();
+        let probing = self.mode != Mode::Closed && self.sending == 0;
+        Look {
+            breaker: self.breaker(),
+            held,
+            paused,
+            probe_at: probing.then_some(self.probe_at.max(now)),
+            paced_until: self.paced_until.filter(|end| *end > now),
+            last_delivered_at: self.record.last_delivered_at,
+            last_failure: self.record.last_failure,
         }
     }
 }

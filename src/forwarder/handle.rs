@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::governor::Governor;
 use super::shared::Shared;
+use super::snapshot::{Pause, Snapshot};
 use crate::outbox::Flow;
 
 /// Steers and watches a [`super::Forwarder`]; cheap to clone.
@@ -26,10 +27,20 @@ impl Handle {
 
     /// Starts no send for a while, or until [`Handle::resume`]; what was sent goes on.
     pub fn pause(&self, wait: Option<Duration>) {
-        let now = self.shared.deps.clock.instant();
-        // A pause beyond the end of time lasts until resumed.
-        let until = wait.and_then(|wait| now.checked_add(wait));
-        self.order(|governor| governor.pause(until));
+        let since = self.shared.deps.clock.now();
+        self.pause_as(Pause { since, until: wait.map(|wait| since.plus(wait)) });
+    }
+
+    /// The same for a pause that was ordered before, perhaps of another process.
+    pub fn pause_as(&self, pause: Pause) {
+        self.shared.pause(pause);
+        self.told();
+    }
+
+    /// Where the forwarder stands now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
     }
 
     /// Ends a pause.
@@ -69,6 +80,10 @@ impl Handle {
 
     fn order(&self, order: impl FnOnce(&mut Governor)) {
         self.shared.govern(order);
+        self.told();
+    }
+
+    fn told(&self) {
         // Told before the caller goes on: whoever asks next sees the order in force.
         self.shared.tell_flow();
         self.shared.wake();

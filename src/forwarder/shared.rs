@@ -10,7 +10,9 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::governor::{Governor, Permit, View};
+use super::snapshot::{Breaker, Look, Pause, Snapshot};
 use super::{Ambiguous, Deps, Settings};
+use crate::clock::Timestamp;
 use crate::outbox::{Flow, SettleError};
 
 /// One line for many: a failing disk fails all that is under way at once.
@@ -39,7 +41,9 @@ pub(super) struct Shared {
 struct State {
     governor: Governor,
     shown: View,
-    held_since: Option<Instant>,
+    held_since: Option<(Instant, Timestamp)>,
+    breaker_since: Timestamp,
+    pause: Option<Pause>,
     /// When it was last said that an outcome was not recorded, and how often it was not said since.
     warned: Option<Instant>,
     suppressed: u64,
@@ -52,13 +56,22 @@ impl Shared {
         let ambiguous = settings.ambiguous;
         let backoff = Backoff::new(settings.backoff_min, settings.backoff_max, rng);
         let governor = Governor::new(settings, access, origin);
-        let calm = View { circuit_open: false, held: None, paused: false, limit: 0 };
+        let calm = View { circuit_open: false, held: None, paused: false, breaker: Breaker::Closed, limit: 0 };
+        let state = State {
+            governor,
+            shown: calm,
+            held_since: None,
+            breaker_since: deps.clock.now(),
+            pause: None,
+            warned: None,
+            suppressed: 0,
+        };
         let shared = Self {
             deps,
             ambiguous,
             log_deliveries,
             backoff: Mutex::new(backoff),
-            state: Mutex::new(State { governor, shown: calm, held_since: None, warned: None, suppressed: 0 }),
+            state: Mutex::new(state),
             flow: watch::Sender::default(),
             changed: Notify::new(),
             idle: Notify::new(),
@@ -93,6 +106,9 @@ impl Shared {
         metrics.upstream_limit.set(i64::try_from(view.limit).unwrap_or(i64::MAX));
         metrics.circuit_open.set(view.circuit_open.into());
         metrics.paused.set(view.paused.into());
+        if before.breaker != view.breaker {
+            state.breaker_since = self.deps.clock.now();
+        }
         if before.circuit_open != view.circuit_open {
             if view.circuit_open {
                 warn!(event = "circuit_opened", "events of many users failed in a row: only probes are sent");
@@ -108,14 +124,14 @@ impl Shared {
             metrics.held.only(view.held);
             let now = self.deps.clock.instant();
             if let Some(reason) = view.held {
-                state.held_since.get_or_insert(now);
+                state.held_since.get_or_insert((now, self.deps.clock.now()));
                 warn!(
                     event = "delivery_held",
                     reason = reason.as_str(),
                     "delivery is held: only probes are sent, nothing is burned"
                 );
             } else {
-                let held_for = state.held_since.take().map_or(0, |since| (now - since).as_secs());
+                let held_for = state.held_since.take().map_or(0, |(since, _)| (now - since).as_secs());
                 info!(event = "delivery_resumed", held_seconds = held_for, "delivery is no longer held");
             }
         }
@@ -135,6 +151,41 @@ impl Shared {
         let suppressed = std::mem::take(&mut state.suppressed);
         drop(state);
         warn!(event = "settle_failed", %error, suppressed, "an outcome was not stored: the event is handed out again");
+    }
+
+    /// Pauses delivery until the order says; one that is over ends a pause.
+    pub(super) fn pause(&self, pause: Pause) {
+        let (now, wall) = (self.deps.clock.instant(), self.deps.clock.now());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match pause.left(wall) {
+            // A pause beyond the end of time lasts until resumed.
+            Some(left) => state.governor.pause(left.and_then(|left| now.checked_add(left))),
+            None => state.governor.resume(),
+        }
+        state.pause = Some(pause);
+        let view = state.governor.view();
+        if view != state.shown {
+            self.show(&mut state, view);
+        }
+    }
+
+    /// What an operator sees.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let (now, wall) = (self.deps.clock.instant(), self.deps.clock.now());
+        let at = |moment: Instant| wall.plus(moment.saturating_duration_since(now));
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let look: Look = state.governor.look(now);
+        Snapshot {
+            flow: *self.flow.borrow(),
+            breaker: look.breaker,
+            breaker_since: Some(state.breaker_since),
+            hold: look.held.map(|reason| (reason, state.held_since.map_or(wall, |(_, since)| since))),
+            paused: state.pause.filter(|_| look.paused),
+            next_probe_at: look.probe_at.map(at),
+            paced_until: look.paced_until.map(at),
+            last_delivered_at: look.last_delivered_at,
+            last_failure: look.last_failure,
+        }
     }
 
     /// Tells the watchers how the queue moves.

@@ -18,15 +18,23 @@ pub type Answer = Response<Full<Bytes>>;
 pub(super) struct Refusal {
     pub(super) answer: Answer,
     why: Option<(Rejection, u64)>,
+    /// Which known fields are at fault, for operators.
+    pub(super) fields: Vec<String>,
 }
 
 impl Refusal {
     fn new(answer: Answer) -> Box<Self> {
-        Box::new(Self { answer, why: None })
+        Box::new(Self { answer, why: None, fields: Vec::new() })
     }
 
     pub(super) fn because(mut self: Box<Self>, why: Rejection, events: u64) -> Box<Self> {
         self.why = Some((why, events));
+        self
+    }
+
+    /// The same, about these fields.
+    pub(super) fn about(mut self: Box<Self>, fields: Vec<String>) -> Box<Self> {
+        self.fields = fields;
         self
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use hyper::StatusCode;
 
 use super::answer::{self, Refusal, push_string};
-use crate::event::{Checked, Refused, STRIPPED_NAMED};
+use crate::event::{Checked, Fault, Refused, STRIPPED_NAMED};
 use crate::metrics::Rejection;
 
 /// At most so many warnings of a batch are listed, and so many faults.
@@ -70,7 +70,7 @@ pub(super) fn refusal(refused: &Refused) -> Box<Refusal> {
         }
         errors.push(entry(None, field, text, at));
     });
-    bad_request(&message, &errors, rejection(refused), 1)
+    bad_request(&message, &errors, rejection(refused), 1).about(fields([refused].into_iter()))
 }
 
 /// The 400 of a batch.
@@ -92,7 +92,25 @@ pub(super) fn batch_refusal(faulty: &[Faulty], events: usize) -> Box<Refusal> {
         write!(message, "; and {} more", count - TOLD).ok();
     }
     let malformed = faulty.iter().map(|faulty| rejection(&faulty.refused)).find(|why| *why == Rejection::InvalidJson);
-    bad_request(&message, &errors, malformed.unwrap_or(Rejection::Schema), events as u64)
+    let why = malformed.unwrap_or(Rejection::Schema);
+    bad_request(&message, &errors, why, events as u64).about(fields(faulty.iter().map(|faulty| &faulty.refused)))
+}
+
+/// The fields at fault, each once, as operators may see them.
+fn fields<'r>(refused: impl Iterator<Item = &'r Refused>) -> Vec<String> {
+    let mut fields: Vec<String> = Vec::new();
+    for refused in refused {
+        let named = match refused {
+            Refused::Malformed(_) => vec!["body"],
+            Refused::Invalid(faults) => faults.iter().map(Fault::public_field).collect(),
+        };
+        for field in named {
+            if fields.len() < LISTED && !fields.iter().any(|known| known == field) {
+                fields.push(field.to_owned());
+            }
+        }
+    }
+    fields
 }
 
 fn rejection(refused: &Refused) -> Rejection {

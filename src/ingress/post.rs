@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use super::answer::{self, Answer, Refusal};
 use super::route::Route;
 use super::store::{Tally, append};
-use super::{Shared, batch, notes};
+use super::{Shared, batch, door, notes};
 use crate::event::{self, Checked, Event, EventId};
 use crate::http::body;
-use crate::metrics::{Label, Rejection};
+use crate::metrics::{Label, Rejection, Warning};
 use crate::outbox::{self, AppendError, Batch, Key, Receipt};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -73,6 +73,7 @@ impl Shared {
         let trace = traceparent(head);
         let tally = Tally::of(&checked);
         self.log_warnings(&tally);
+        self.note_warnings(&checked);
         let events = checked.into_iter().map(|checked| Event { trace: trace.clone(), ..checked.event }).collect();
         append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await
     }
@@ -91,6 +92,26 @@ impl Shared {
         }
         self.metrics.ingest_bytes.inc_by(bytes.len() as u64);
         Ok(bytes)
+    }
+
+    /// For operators: each kind with the fields it is about, which are known ones.
+    fn note_warnings(&self, checked: &[Checked]) {
+        let mut kinds: Vec<(Warning, Vec<String>, u64)> = Vec::new();
+        for (kind, text) in checked.iter().flat_map(|event| &event.warnings) {
+            let field = text.split(':').next().unwrap_or_default();
+            match kinds.iter_mut().find(|(known, ..)| known == kind) {
+                None => kinds.push((*kind, vec![field.to_owned()], 1)),
+                Some((_, fields, count)) => {
+                    *count += 1;
+                    if !fields.iter().any(|known| known == field) {
+                        fields.push(field.to_owned());
+                    }
+                }
+            }
+        }
+        for (kind, fields, count) in kinds {
+            self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
+        }
     }
 
     /// One line of a kind in a while, without values.

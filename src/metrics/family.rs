@@ -62,6 +62,14 @@ where
     }
 }
 
+impl<L: Label> Counters<L> {
+    /// The sum over all values that are expected.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.expected.iter().flatten().map(|counter| counter.get()).sum()
+    }
+}
+
 impl<L: Label> Gauges<L> {
     /// Sets the one to 1 and all others to 0; `None` clears all.
     pub fn only(&self, label: Option<L>) {

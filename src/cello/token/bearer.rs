@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use super::status::TokenStatus;
 use super::{Rejection, Slot, Token, Tokens};
 use crate::cello::Access;
 use crate::cello::credentials::{Files, Reading, Secrets};
@@ -28,6 +29,7 @@ pub(in crate::cello) async fn run(
         let reading = changes.borrow_and_update().clone();
         let slot = state.slot(&reading, &*clock);
         metrics.credentials_ok.set(i64::from(matches!(slot.access, Access::Granted | Access::Waiting)));
+        tokens.tell(state.status(&slot, &reading, &*clock));
         tokens.publish(slot);
         tokio::select! {
             Ok(()) = changes.changed() => {}
@@ -46,6 +48,8 @@ struct State {
     settled: u64,
     content: Option<Arc<Secrets>>,
     missing_since: Option<crate::clock::Timestamp>,
+    /// When the content in use was first read.
+    obtained_at: Option<crate::clock::Timestamp>,
 }
 
 impl State {
@@ -57,6 +61,7 @@ impl State {
                 if self.content.as_ref() != Some(content) {
                     self.generation += 1;
                     self.content = Some(content.clone());
+                    self.obtained_at = Some(clock.now());
                 }
                 if self.missing_since.take().is_some() {
                     info!(event = "token_recovered", "the bearer token can be read again");
@@ -83,6 +88,17 @@ impl State {
             (None, None) => Access::Waiting,
         };
         Slot { token: token.map(|token| (token, None)), open: false, settled: self.settled, access }
+    }
+
+    /// What operators are told.
+    fn status(&self, slot: &Slot, reading: &Reading, clock: &dyn Clock) -> TokenStatus {
+        let since = self.missing_since.unwrap_or_else(|| clock.now());
+        let last_error = match reading {
+            Reading::Missing(why) => Some((since, why.to_string())),
+            _ => self.missing_since.map(|since| (since, "it holds characters that no header may hold".to_owned())),
+        };
+        let obtained_at = self.obtained_at.filter(|_| slot.token.is_some());
+        TokenStatus { access: slot.access, obtained_at, last_error, ..TokenStatus::default() }
     }
 
     /// After a 401 and a look at the file: if its content is the refused one, the 401 stands.

@@ -299,6 +299,11 @@ impl Machine {
         self.held.as_ref().map(|held| (&held.token, held.ends))
     }
 
+    /// When the token in use is to be replaced.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        self.held.as_ref().map(|held| held.renew_at)
+    }
+
     /// How things stand with access.
     pub(super) fn standing(&self) -> Standing {
         if self.held.is_some() {

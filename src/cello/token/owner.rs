@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::exchange::{Failure, exchange};
 use super::machine::{Ask, Machine, Next, Rejected, Standing};
+use super::status::TokenStatus;
 use super::{Rejection, Slot, Tokens};
 use crate::cello::Access;
 use crate::cello::answer::Answer;
@@ -38,6 +39,8 @@ pub(in crate::cello) struct Owner<S> {
     since: (Standing, Timestamp),
     /// What was complained about in the log and is not over.
     complaint: Option<Complaint>,
+    /// What operators are told; its access and times are set when it is.
+    status: TokenStatus,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ where
             settled: 0,
             since,
             complaint: None,
+            status: TokenStatus::default(),
         }
     }
 
@@ -116,6 +120,7 @@ where
                 debug!(event = "token_obtained", grant = ?ask.grant(), life_seconds = granted.life.as_secs(), "token obtained");
                 self.metrics.token_refreshes.with(ask.grant()).inc();
                 self.metrics.token_last_success.set(self.clock.now().as_seconds());
+                (self.status.obtained_at, self.status.last_error) = (Some(self.clock.now()), None);
                 if self.machine.granted(asked, &ask, granted, &mut self.rng) {
                     self.metrics.token_invalidations.with(Invalidation::Rotated).inc();
                     info!(
@@ -127,6 +132,7 @@ where
             Err(failure) => {
                 self.metrics.token_failures.with(failure.label()).inc();
                 self.machine.refused(now, &ask, failure.refusal(), &mut self.rng);
+                self.status.last_error = Some((self.clock.now(), failure.to_string()));
                 self.complain_of(failure);
             }
         }
@@ -141,6 +147,7 @@ where
             Reading::Missing(why) => {
                 self.machine.credentials(None);
                 self.metrics.token_failures.with(RefreshFailure::Missing).inc();
+                self.status.last_error = Some((self.clock.now(), why.to_string()));
                 if self.complain(Complaint::Missing) {
                     error!(event = "credentials_missing", why = %why, "the access keys cannot be read; looked at again when they change");
                 }
@@ -177,7 +184,24 @@ where
         self.metrics.token_expiry.set(left.map_or(0.0, |left| self.clock.now().plus(left).as_seconds()));
         let sound = !matches!(self.machine.keys(), Standing::Refused | Standing::Missing);
         self.metrics.credentials_ok.set(i64::from(sound));
+        self.tell(access, token.as_ref().and_then(|(_, ends)| *ends));
         self.tokens.publish(Slot { token, open: false, settled: self.settled, access });
+    }
+
+    /// Tells operators; the last token's times stay when it has ended.
+    fn tell(&mut self, access: Access, ends: Option<Instant>) {
+        let (now, wall) = (self.clock.instant(), self.clock.now());
+        let at = |moment: Instant| wall.plus(moment.saturating_duration_since(now));
+        let status = &mut self.status;
+        status.access = access;
+        status.keys_refused = self.machine.keys() == Standing::Refused;
+        if let Some(ends) = ends {
+            status.expires_at = Some(at(ends));
+            // What is overdue keeps the moment when it was due.
+            let renew_at = self.machine.renew_at().filter(|renew_at| *renew_at > now);
+            status.refresh_at = renew_at.map(at).or(status.refresh_at);
+        }
+        self.tokens.tell(status.clone());
     }
 
     /// Whether this is news.

@@ -16,6 +16,26 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) queue: Queue,
     #[serde(default)]
     pub(super) ledger: Ledger,
+    #[serde(default)]
+    reasons: Vec<Reason>,
+}
+
+/// Why it is not as it should be.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reason {
+    severity: String,
+    sentence: String,
+    command: String,
+}
+
+impl Reason {
+    /// Two lines: what is wrong, and what to type.
+    fn render(&self) -> String {
+        let severity = output::printable(&self.severity.to_uppercase());
+        let (sentence, command) = (output::printable(&self.sentence), output::printable(&self.command));
+        format!("{severity:<8}  {sentence}\n          next: {command}\n")
+    }
 }
 
 /// What waits now.
@@ -77,7 +97,11 @@ impl Status {
             ever.row([name.to_owned(), count.to_string()]);
         }
         let version = if self.version.is_empty() { "" } else { &format!("\nversion {}\n", self.version) };
-        format!("{}\n{}{version}", now.render(), ever.render())
+        let mut reasons: String = self.reasons.iter().map(Reason::render).collect();
+        if !reasons.is_empty() {
+            reasons.push('\n');
+        }
+        format!("{reasons}{}\n{}{version}", now.render(), ever.render())
     }
 }
 

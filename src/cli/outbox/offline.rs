@@ -6,10 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::source::{Question, Which};
-use crate::admin::view;
+use crate::admin::{PauseFile, reasons, view};
 use crate::cli::exit::{Exit, Failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
+use crate::forwarder::Pause;
 use crate::outbox::sqlite::{Offline, OpenError, offline};
 use crate::outbox::{Filter, Ledger, ReadError, State};
 
@@ -19,6 +20,8 @@ const PAGE: usize = 500;
 /// The outbox of a relay that does not run.
 pub(super) struct Stopped {
     outbox: Offline,
+    /// What an operator ordered, and the next start keeps to.
+    pause: Option<Pause>,
 }
 
 impl From<ReadError> for Failure {
@@ -31,7 +34,7 @@ impl Stopped {
     /// The outbox in that directory, if there is one.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, Failure> {
         match offline(dir) {
-            Ok(outbox) => Ok(Some(Self { outbox })),
+            Ok(outbox) => Ok(Some(Self { outbox, pause: PauseFile::new(dir).read()? })),
             Err(OpenError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -72,8 +75,14 @@ impl Stopped {
             oldest = [oldest, first].into_iter().flatten().min();
         }
         let age = oldest.map_or(0.0, |oldest| SystemClock.now().since(oldest).as_secs_f64());
+        let now = SystemClock.now();
+        let paused = self.pause.filter(|pause| pause.left(now).is_some());
+        let until = paused.and_then(|pause| pause.until).map(|until| until.to_string());
+        let paused = paused.map(|pause| json!({"since": pause.since.to_string(), "until": until}));
         Ok(json!({
             "state": "stopped",
+            "reasons": reasons::of_a_stopped(ledger, oldest, self.pause, now),
+            "upstream": {"paused": paused},
             "ledger": {
                 "accepted": ledger.accepted, "delivered": ledger.delivered, "dead": ledger.dead,
                 "discarded": ledger.discarded, "erased": ledger.erased, "lost": ledger.lost,

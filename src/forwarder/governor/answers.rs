@@ -9,7 +9,7 @@ use super::{Governor, Mode, Ticket};
 use crate::cello::{Judgement, Verdict};
 use crate::clock::Timestamp;
 use crate::event::UserId;
-use crate::forwarder::Ambiguous;
+use crate::forwarder::{Ambiguous, Failure};
 use crate::outbox::Progress;
 use crate::reason::Reason;
 
@@ -47,6 +47,10 @@ pub(in super::super) enum Fate {
 pub(super) struct Record {
     /// The last answer was none that Cello meant for this event.
     pub(super) last_failed: bool,
+    /// When Cello last took an event.
+    pub(super) last_delivered_at: Option<Timestamp>,
+    /// The last answer that was no delivery.
+    pub(super) last_failure: Option<Failure>,
     /// Whose events failed since Cello last took or refused one.
     failed: HashSet<UserId>,
     /// How many failures those were.
@@ -67,7 +71,9 @@ impl Governor {
         self.sending -= 1;
         if let Some(wait) = case.judgement.retry_after {
             self.rest(wait, now);
+            self.paced_until = self.paced_until.max(Some(now + wait));
         }
+        self.record.keep(case);
         let fate = match case.judgement.verdict {
             Verdict::Delivered => self.delivered(case.user),
             Verdict::Refused => self.refused(case, now),
@@ -205,6 +211,18 @@ impl Governor {
         self.record.last_failed = true;
         self.rest(super::PROBE_MIN, now);
         Fate::Release
+    }
+}
+
+impl Record {
+    /// For operators: what came last.
+    fn keep(&mut self, case: &Case<'_>) {
+        let Judgement { verdict, status, .. } = *case.judgement;
+        if verdict == Verdict::Delivered {
+            self.last_delivered_at = Some(case.now);
+        } else {
+            self.last_failure = Some(Failure { at: case.now, reason: reason_of(case.judgement), status });
+        }
     }
 }
 

@@ -1,0 +1,168 @@
+//! What is wrong with the outbox, its disk and its dead letters.
+
+use std::time::Duration;
+
+use super::words::{bytes, capital, count_of, number, waiting};
+use super::{Finding, Severity, Snapshot};
+use crate::outbox::{AppendError, Bound};
+
+/// An outbox or volume so full will be full soon, in hundredths.
+const NEARLY_FULL: u64 = 80;
+/// What waits so long on a disk that ends with its pod is at risk.
+const AT_RISK: Duration = Duration::from_secs(60);
+
+const STATS: &str = "cello-relay outbox stats";
+
+pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+    refusing(snapshot, found);
+    dead(snapshot, found);
+    damage(snapshot, found);
+    let stats = &snapshot.stats;
+    if snapshot.about.durability == "pod" && stats.oldest_age(snapshot.now) >= AT_RISK {
+        found.push(Finding {
+            code: "backlog_on_pod_disk",
+            severity: Severity::Warning,
+            sentence: format!(
+                "{} on a disk that ends with this pod (outbox.durability = \"pod\"): do not delete or evict the pod \
+                 before they are delivered.",
+                capital(&waiting(snapshot))
+            ),
+            since: stats.oldest,
+            count: stats.ledger.undelivered(),
+            command: "cello-relay drain",
+        });
+    }
+}
+
+fn refusing(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+    let stats = &snapshot.stats;
+    let Some(error) = stats.refusing else { return nearly_full(snapshot, found) };
+    let (used, capacity) = (bytes(stats.size_bytes), bytes(stats.capacity_bytes));
+    let (code, said) = match error {
+        AppendError::Full(Bound::Bytes) => (
+            "full_max_bytes",
+            format!(
+                "The outbox is full: {used} of {capacity} (outbox.max_bytes). It takes events again by itself as Cello \
+                 takes some; discarding dead letters or a larger bound makes room too"
+            ),
+        ),
+        AppendError::Full(Bound::Events) => (
+            "full_max_events",
+            format!(
+                "The outbox is full: {} wait or are dead, as many as outbox.max_events allows. It takes events again by \
+                 itself as Cello takes some",
+                count_of(stats.ledger.undelivered() + stats.ledger.dead, "event")
+            ),
+        ),
+        AppendError::Full(Bound::Disk) => (
+            "full_disk",
+            format!(
+                "The volume of the outbox is full: {} of {} are free, less than outbox.min_free_bytes. It takes events \
+                 again by itself when there is room: free or enlarge the volume",
+                bytes(stats.volume_free_bytes),
+                bytes(stats.volume_bytes)
+            ),
+        ),
+        AppendError::Unavailable => (
+            "disk_error",
+            "The outbox cannot write to its disk; nothing is taken or sent meanwhile. It is tried again by itself: look \
+             at the volume and the node's log"
+                .to_owned(),
+        ),
+        AppendError::Closed => ("closing", "The relay is stopping; the next one takes events".to_owned()),
+        AppendError::KeyReused => return,
+    };
+    found.push(Finding {
+        code,
+        severity: Severity::Critical,
+        sentence: format!("{said}. Apps get 503 and must try again; what was taken is safe: {}.", waiting(snapshot)),
+        since: None,
+        count: stats.ledger.undelivered(),
+        command: STATS,
+    });
+}
+
+fn nearly_full(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+    let stats = &snapshot.stats;
+    if stats.capacity_bytes == 0 || stats.size_bytes < stats.capacity_bytes / 100 * NEARLY_FULL {
+        return;
+    }
+    found.push(Finding {
+        code: "nearly_full",
+        severity: Severity::Warning,
+        sentence: format!(
+            "The outbox is nearly full: {} of {} (outbox.max_bytes). When it is, apps get 503; {}, and {} are kept.",
+            bytes(stats.size_bytes),
+            bytes(stats.capacity_bytes),
+            waiting(snapshot),
+            count_of(stats.ledger.dead, "dead letter")
+        ),
+        since: None,
+        count: stats.ledger.undelivered(),
+        command: STATS,
+    });
+}
+
+fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+    let dead = snapshot.stats.ledger.dead;
+    if snapshot.dead_held_back {
+        found.push(Finding {
+            code: "dead_letters_full",
+            severity: Severity::Critical,
+            sentence: format!(
+                "{} take their half of the outbox: events that Cello refuses now wait at the head of their users' \
+                 queues and are tried every 5 min. Mend and replay, or export and discard; then it goes on by itself.",
+                count_of(dead, "dead letter")
+            ),
+            since: None,
+            count: dead,
+            command: "cello-relay outbox list --state dead",
+        });
+    } else if dead > 0 {
+        found.push(Finding {
+            code: "dead_letters",
+            severity: Severity::Warning,
+            sentence: format!(
+                "{} wait for a decision: Cello refused them or they were given up. Nothing happens to them by itself: \
+                 see why, then replay or discard.",
+                count_of(dead, "dead letter")
+            ),
+            since: None,
+            count: dead,
+            command: "cello-relay outbox list --state dead",
+        });
+    }
+}
+
+fn damage(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+    let (lost, files) = (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files);
+    if lost > 0 {
+        found.push(Finding {
+            code: "lost_events",
+            severity: Severity::Critical,
+            sentence: format!(
+                "{} that had been accepted could not be read from a damaged file and are lost. Have the apps send them \
+                 again if they can, and replace the disk.",
+                count_of(lost, "event")
+            ),
+            since: None,
+            count: lost,
+            command: STATS,
+        });
+    }
+    if files > 0 {
+        found.push(Finding {
+            code: "quarantined",
+            severity: Severity::Warning,
+            sentence: format!(
+                "{} in the outbox directory ({} *.damaged.db): what could be read was recovered. Check the disk, keep a \
+                 copy for the inquiry, then delete them.",
+                if files == 1 { "A damaged file lies".to_owned() } else { "Damaged files lie".to_owned() },
+                number(files)
+            ),
+            since: None,
+            count: files,
+            command: STATS,
+        });
+    }
+}

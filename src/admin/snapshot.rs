@@ -1,0 +1,41 @@
+//! The relay at one moment: what the status and the reasons are made from.
+
+use crate::cello::TokenStatus;
+use crate::clock::Timestamp;
+use crate::forwarder;
+use crate::ingress::door::Note;
+use crate::outbox::Stats;
+
+/// Everything that is known of the relay. Holds no personal data and no secret.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The moment.
+    pub now: Timestamp,
+    /// When this process began.
+    pub started_at: Timestamp,
+    /// What does not change while it runs.
+    pub about: About,
+    /// The outbox as of its last commit.
+    pub stats: Stats,
+    /// Dead letters take all of their share: further ones are held back.
+    pub dead_held_back: bool,
+    /// Who empties it.
+    pub forwarder: forwarder::Snapshot,
+    /// The access token.
+    pub token: TokenStatus,
+    /// By how many seconds this clock is ahead of Cello's.
+    pub clock_skew: Option<i64>,
+    /// The last warnings and refusals, newest first.
+    pub door: Vec<Note>,
+}
+
+/// What does not change while a relay runs.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// `sandbox`, `production` or `custom`.
+    pub environment: String,
+    /// Where Cello is.
+    pub base_url: String,
+    /// `persistent` or `pod`.
+    pub durability: String,
+}

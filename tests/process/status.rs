@@ -1,0 +1,200 @@
+//! `GET /api/status`, the reasons in it, a pause that lasts, and the document of the control API.
+
+use cello_relay::admin::{OPENAPI, ROUTES};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::load::event;
+use crate::relay::{PATIENCE, Relay, Setup};
+use crate::upstream::{UNREACHABLE, Upstream};
+
+fn status(setup: &Setup) -> Value {
+    Client::socket(&setup.socket()).and_then(|mut client| client.get("/api/status")).expect("an answer").json()
+}
+
+/// Looks until it is so; gives the status that says it.
+fn wait_until(setup: &Setup, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let status = status(setup);
+        if holds(&status) {
+            return status;
+        }
+        assert!(std::time::Instant::now() < deadline, "never {what}: {status:#}");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
+fn codes(status: &Value) -> Vec<&str> {
+    let reasons = status["reasons"].as_array().expect("reasons").iter();
+    reasons.map(|reason| reason["code"].as_str().expect("a code")).collect()
+}
+
+fn order(setup: &Setup, name: &str, body: &str) -> (u16, Value) {
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let answer = client.post(&format!("/api/{name}"), body).expect("an answer");
+    (answer.status, answer.json())
+}
+
+fn post(relay: &Relay, body: &str) -> u16 {
+    relay.client().post("/events", body).expect("an answer").status
+}
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).expect("JSON")
+}
+
+fn assert_fits(schema: &str, instance: &Value) {
+    let document = document();
+    let whole = json!({"$ref": format!("#/components/schemas/{schema}"), "components": document["components"]});
+    let validator = jsonschema::validator_for(&whole).expect("a schema");
+    let errors: Vec<String> =
+        validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?} in {instance:#}");
+}
+
+#[test]
+fn a_pause_is_kept_when_the_process_is_killed_and_ends_only_with_resume() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    assert_eq!(order(&setup, "pause", "{}").0, 200);
+    let since = status(&setup)["upstream"]["paused"]["since"].clone();
+    relay.kill();
+    let (code, shown, stderr) = setup.call(&["outbox", "stats"]);
+    assert!(code == 0 && shown.contains("An operator paused delivery"), "{shown}{stderr}");
+    let relay = setup.start();
+    assert_eq!(post(&relay, &event("u", 1)), 200);
+    let paused = status(&setup);
+    assert_eq!((paused["state"].as_str(), &paused["upstream"]["paused"]["since"]), (Some("paused"), &since));
+    assert_eq!(codes(&paused), ["paused"]);
+    assert_eq!(paused["reasons"][0]["command"], "cello-relay resume");
+    assert_eq!(order(&setup, "resume", "{}").0, 200);
+    relay.wait_until_empty(PATIENCE);
+    relay.kill();
+    let _relay = setup.start();
+    assert_eq!(status(&setup)["state"], "ok", "a pause that was ended does not come back");
+}
+
+#[test]
+fn a_pause_for_a_while_keeps_its_end_over_a_restart() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    order(&setup, "pause", r#"{"seconds":3600}"#);
+    let before = status(&setup)["upstream"]["paused"].clone();
+    assert!(before["until"].is_string(), "{before}");
+    relay.kill();
+    let relay = setup.start();
+    assert_eq!(status(&setup)["upstream"]["paused"], before);
+    relay.kill();
+    // As if an hour had passed.
+    std::fs::write(setup.outbox().join("paused"), r#"{"sinceMs":1000,"untilMs":3601000}"#).expect("a file");
+    let relay = setup.start();
+    assert_eq!((status(&setup)["state"].as_str(), post(&relay, &event("u", 1))), (Some("ok"), 200));
+    relay.wait_until_empty(PATIENCE);
+}
+
+#[test]
+fn a_pause_that_cannot_be_kept_is_refused_and_changes_nothing() {
+    let setup = Setup::new(UNREACHABLE);
+    let _relay = setup.start();
+    std::fs::create_dir(setup.outbox().join("paused.new")).expect("a folder in the way");
+    let (code, answer) = order(&setup, "pause", "{}");
+    assert_eq!(code, 503, "{answer}");
+    assert!(answer["message"].as_str().expect("a message").contains("nothing was changed"), "{answer}");
+    assert_eq!(status(&setup)["upstream"]["paused"], Value::Null);
+}
+
+#[test]
+fn the_status_of_a_relay_at_work_is_whole_healthy_and_fits_its_schema() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    assert_eq!(post(&relay, &event("u", 1)), 200);
+    relay.wait_until_empty(PATIENCE);
+    let status = wait_until(&setup, "a step of the rates", |status| status["rates"]["until"].is_string());
+    assert_fits("Status", &status);
+    assert_eq!((&status["healthy"], &status["upstream"]["breaker"]), (&json!(true), &json!("closed")), "{status:#}");
+    assert_eq!((&status["token"]["state"], &status["environment"]), (&json!("valid"), &json!("custom")));
+    assert_eq!(status["upstream"]["clockSkewSeconds"].as_i64().map(i64::abs).map(|skew| skew < 60), Some(true));
+    let sum = |name: &str| -> u64 {
+        status["rates"][name].as_array().expect("counts").iter().filter_map(Value::as_u64).sum()
+    };
+    assert_eq!((sum("accepted"), sum("delivered"), sum("failed")), (1, 1, 0), "{status:#}");
+    for time in ["obtainedAt", "expiresAt", "refreshAt"] {
+        assert!(status["token"][time].is_string(), "{time}: {}", status["token"]);
+    }
+    assert!(status["upstream"]["lastDeliveredAt"].is_string());
+}
+
+#[test]
+fn a_hold_a_dead_letter_and_refusals_at_the_door_are_told_without_personal_data() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let mut relay = setup.start();
+    let wrong = r#"{"eventName":"ReferralUpdated","payload":{"newUserId":"canary-user","price":"canary-price"}}"#;
+    assert_eq!((post(&relay, wrong), post(&relay, wrong)), (400, 400));
+    let twice = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"c","newUserId":"u"},"canary@x":1,"canary@x":2}"#;
+    assert_eq!(post(&relay, twice), 400);
+    let odd = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"c","newUserId":"canary-user","currency":"canary"}}"#;
+    upstream.fault(r#"[{"path":"/events","status":403,"message":"canary-words"}]"#);
+    assert_eq!((post(&relay, odd), post(&relay, &event("other", 1))), (200, 200));
+    let held = wait_until(&setup, "held", |status| codes(status).contains(&"held_http_403"));
+    assert_fits("Status", &held);
+    assert_eq!((&held["healthy"], &held["upstream"]["hold"]["reason"]), (&json!(false), &json!("http_403")));
+    assert_eq!(held["upstream"]["lastFailure"]["status"], 403);
+    let door = held["door"].as_array().expect("notes");
+    let find = |what: &str, field: &str| {
+        let same = |note: &&Value| note["what"] == what && note["fields"].to_string().contains(field);
+        door.iter().find(same).unwrap_or_else(|| panic!("{what} {field} is not in {door:#?}"))
+    };
+    assert_eq!(find("http_400", "payload.ucc")["count"], 2);
+    assert_eq!(find("http_400", "an unknown field")["kind"], "refusal");
+    assert_eq!(find("currency", "payload.currency")["kind"], "warning");
+    let (code, shown, _) = setup.call(&["outbox", "stats"]);
+    assert_eq!(code, 0);
+    assert!(shown.starts_with("CRITICAL  Delivery is held since "), "{shown}");
+    let began = relay.wait_for_event("reason_began");
+    upstream.heal();
+    let ended = relay.wait_for_event("reason_ended");
+    let said = format!("{held}{shown}{began}{ended}{}", status(&setup));
+    assert!(!said.contains("canary"), "{said}");
+}
+
+#[test]
+fn every_call_of_the_document_is_answered_and_every_call_there_is_is_in_it() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("ADMIN__ALLOW_QUIT", "true");
+    let _relay = setup.start();
+    let document = document();
+    let mut listed: Vec<(String, String)> = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        listed.extend(methods.as_object().expect("methods").keys().map(|name| (name.to_uppercase(), path.clone())));
+    }
+    let mut known: Vec<(String, String)> =
+        ROUTES.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+    // Ending comes last.
+    listed.sort_by_key(|(method, path)| (path == "/api/quit", path.clone(), method.clone()));
+    known.sort_by_key(|(method, path)| (path == "/api/quit", path.clone(), method.clone()));
+    assert_eq!(listed, known);
+    for (method, template) in &listed {
+        let path = template.replace("{id}", "0192f0c1-2b3a-7c4d-9e5f-000000000001");
+        let client = || Client::socket(&setup.socket()).expect("the control socket");
+        let json = [("Content-Type", "application/json")];
+        let other = client().request("PATCH", &path, &json, "{}").expect("an answer");
+        assert_eq!(other.status, 405, "PATCH {path}: {}", other.body);
+        assert!(other.header("allow").expect("allow").contains(method.as_str()), "{path}");
+        let body = if method == "GET" { "" } else { "{}" };
+        let answer = client().request(method, &path, &json, body).expect("an answer");
+        let operation = &document["paths"][template.as_str()][method.to_lowercase()];
+        let response = &operation["responses"][answer.status.to_string()];
+        assert!(response.is_object(), "{method} {path}: {} is not in the document: {}", answer.status, answer.body);
+        assert!(!answer.body.contains("no such call"), "{method} {path}");
+        if let Some(schema) = response["content"]["application/json"]["schema"]["$ref"].as_str() {
+            assert_fits(schema.rsplit('/').next().expect("a name"), &answer.json());
+        }
+    }
+    let (code, printed, _) = setup.call(&["openapi", "--admin"]);
+    assert_eq!((code, printed.as_str()), (0, OPENAPI));
+}

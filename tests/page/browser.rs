@@ -21,7 +21,7 @@ pub(crate) struct Browser {
     driver: Child,
     at: SocketAddr,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 impl Browser {
@@ -41,7 +41,7 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop));
         let at = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver tells its port")));
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let mut browser = Self { driver, at, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, at, session: String::new(), profile };
         let wanted = browser.capabilities();
         let session = browser.call("POST", "/session", &wanted);
         browser.session = format!("/session/{}", session["sessionId"].as_str().expect("a session"));
@@ -49,7 +49,7 @@ impl Browser {
     }
 
     fn capabilities(&self) -> Value {
-        let profile = format!("--user-data-dir={}", self._profile.path().display());
+        let profile = format!("--user-data-dir={}", self.profile.path().display());
         let flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage \
                      --disable-background-networking --disable-component-update --disable-sync";
         let flags: Vec<&str> = flags.split_whitespace().chain([profile.as_str()]).collect();

@@ -11,6 +11,7 @@ mod encode;
 mod field;
 mod hints;
 mod id;
+mod members;
 mod suggest;
 mod trigger;
 mod unchecked;

@@ -8,6 +8,8 @@
 
 #[path = "process/canary.rs"]
 mod canary;
+#[path = "process/chain.rs"]
+mod chain;
 #[path = "process/client.rs"]
 mod client;
 #[path = "process/crash.rs"]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::retry_after;
@@ -25,7 +25,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// `Retry-After` of a 429 or 503, clamped to 1 s–10 min.
     pub retry_after: Option<Duration>,
-    /// `apigw-requestid`, the only handle for Cello's support.
+    /// `apigw-requestid`, the only handle for Cello's support; of a relay upstream, its id of the event.
     pub request_id: Option<Box<str>>,
     /// `Content-Type`, as received.
     pub content_type: Option<HeaderValue>,
@@ -83,8 +83,11 @@ where
     Ok((read.freeze(), false))
 }
 
+/// A relay upstream names the event in `Location`, as any relay does; Cello sends none. With it an event is
+/// followed from relay to relay, and by the last one's request id to Cello.
 fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
-    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let id = text(REQUEST_ID).or_else(|| text(LOCATION)?.strip_prefix("/events/"))?;
     Some(id[..id.len().min(MAX_REQUEST_ID)].into())
 }
 
@@ -124,5 +127,15 @@ mod tests {
         let id = "i".repeat(1000);
         assert_eq!(answer(200, &[("apigw-requestid", &id)], vec![]).await.request_id.unwrap().len(), MAX_REQUEST_ID);
         assert_eq!(answer(200, &[("apigw-requestid", "abc=")], vec![]).await.request_id.as_deref(), Some("abc="));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_a_relay_took_is_known_by_the_id_it_got_there() {
+        let of = async |headers: &[(&str, &str)]| answer(200, headers, vec![]).await.request_id;
+        assert_eq!(of(&[("location", "/events/e-1")]).await.as_deref(), Some("e-1"));
+        assert_eq!(of(&[("location", "/events/e-1"), ("apigw-requestid", "abc=")]).await.as_deref(), Some("abc="));
+        for elsewhere in ["/login", "https://example.test/events/e-1", "/events"] {
+            assert_eq!(of(&[("location", elsewhere)]).await, None, "{elsewhere}");
+        }
     }
 }

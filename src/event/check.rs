@@ -85,7 +85,7 @@ impl Unchecked<'_> {
 
     /// The context's own bytes, `{}` if there is none.
     fn raw_context(&self, faults: &mut Vec<Fault>) -> &str {
-        match self.context.map(|raw| (raw.get(), Kind::of(raw.get()))) {
+        match self.context.map(|json| (json, Kind::of(json))) {
             Some((json, Kind::Object)) => json,
             None | Some((_, Kind::Null)) => "{}",
             Some((_, kind)) => {

@@ -1,10 +1,7 @@
 //! The fields of `context` that Cello predefines. Only looked at: the context goes through byte for byte.
 
-use std::borrow::Cow;
-
-use serde::de::{DeserializeSeed, MapAccess};
-
-use super::field::{Field, Fields, Kind, Object, skip};
+use super::field::{Field, Kind};
+use super::members::Members;
 
 /// What is known of a context. Of a name that occurs twice the last one counts, as for most parsers.
 #[derive(Debug, Default)]
@@ -26,9 +23,18 @@ pub(super) const EVENT: [&str; 2] = ["trigger", "timestamp"];
 pub(super) const NEW_USER: [&str; 4] = ["id", "email", "name", "organizationId"];
 pub(super) const SUBSCRIPTION: [&str; 5] = ["id", "interval", "invoiceId", "productKey", "seatsUsed"];
 
-impl<const N: usize> Section<'_, N> {
+impl<'a, const N: usize> Section<'a, N> {
     fn new(names: &'static [&'static str; N]) -> Self {
         Self { kind: Kind::Null, fields: [const { Field::Absent }; N], names }
+    }
+
+    fn look(&mut self, json: &'a str) {
+        self.kind = Kind::of(json);
+        for (name, value) in Members::of(json) {
+            if let Some(known) = self.names.iter().position(|known| *known == name) {
+                self.fields[known] = Field::of(value);
+            }
+        }
     }
 }
 
@@ -54,8 +60,14 @@ impl<'a> Context<'a> {
     /// Looks at a context that is known to be a JSON object.
     pub(super) fn look(json: &'a str) -> Self {
         let mut context = Self::default();
-        let looked = Object(&mut context).deserialize(&mut serde_json::Deserializer::from_str(json));
-        debug_assert!(looked.is_ok(), "the context was parsed before");
+        for (name, value) in Members::of(json) {
+            match &*name {
+                "event" => context.event.look(value),
+                "newUser" => context.new_user.look(value),
+                "subscription" => context.subscription.look(value),
+                _ => {}
+            }
+        }
         context
     }
 
@@ -77,27 +89,5 @@ impl<'a> Context<'a> {
 
     pub(super) fn invoice_id(&self) -> &Field<'a> {
         &self.subscription.fields[2]
-    }
-}
-
-impl<'a> Fields<'a> for Context<'a> {
-    fn field<A: MapAccess<'a>>(&mut self, name: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
-        match &*name {
-            "event" => self.event.kind = map.next_value_seed(Object(&mut self.event))?,
-            "newUser" => self.new_user.kind = map.next_value_seed(Object(&mut self.new_user))?,
-            "subscription" => self.subscription.kind = map.next_value_seed(Object(&mut self.subscription))?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl<'a, const N: usize> Fields<'a> for Section<'a, N> {
-    fn field<A: MapAccess<'a>>(&mut self, name: Cow<'a, str>, map: &mut A) -> Result<(), A::Error> {
-        match self.names.iter().position(|known| *known == name) {
-            Some(known) => self.fields[known] = Field::next(map)?,
-            None => skip(map)?,
-        }
-        Ok(())
     }
 }

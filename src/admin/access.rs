@@ -35,6 +35,14 @@ pub(super) enum Asks {
 }
 
 impl Access {
+    /// Where a request came in, for the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Access::Everything => "socket",
+            Access::Guarded { .. } => "tcp",
+        }
+    }
+
     /// Lets a request through or says why not.
     pub(super) fn check(&self, headers: &HeaderMap, asks: Asks) -> Result<(), Refusal> {
         let Access::Guarded { token_file, reads_need_token } = self else { return Ok(()) };

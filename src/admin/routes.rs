@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
 use super::status::status;
-use super::{Parts, PauseFile, events, page};
+use super::{Parts, PauseFile, dead, decide, events, page};
 use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
@@ -21,6 +21,7 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Every call there is, as the OpenAPI document lists them.
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/status"),
+    ("GET", "/api/dead"),
     ("GET", "/api/events"),
     ("GET", "/api/events/{id}"),
     ("GET", "/api/export"),
@@ -28,6 +29,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/events/{id}/discard"),
     ("POST", "/api/replay"),
     ("POST", "/api/discard"),
+    ("POST", "/api/erase"),
     ("POST", "/api/pause"),
     ("POST", "/api/resume"),
     ("POST", "/api/drain"),
@@ -53,17 +55,17 @@ pub(super) async fn answer(
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
+        (&Method::GET, ["api", "dead"]) => dead::groups(parts).await,
         (&Method::GET, ["api", "events"]) => events::list(parts, &query).await,
         (&Method::GET, ["api", "events", id]) => events::show(parts, id, query.reveal).await,
         (&Method::GET, ["api", "export"]) => Ok(events::export(parts, query)),
         (&Method::POST, ["api", "events", id, action @ ("replay" | "discard")]) => {
-            let body = json!({"ids": [id]});
-            act(parts, action, &body).await
+            decide::act_on(parts, access.name(), action, id).await
         }
         (&Method::POST, ["api", action @ ("replay" | "discard")]) => {
-            let body = read_json(request).await?;
-            act(parts, action, &body).await
+            decide::act(parts, access.name(), action, &read_json(request).await?).await
         }
+        (&Method::POST, ["api", "erase"]) => decide::erase(parts, access.name(), &read_json(request).await?).await,
         (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
             let action = (*action).to_owned();
             let body = read_json(request).await?;
@@ -95,21 +97,6 @@ fn unknown(segments: &[&str]) -> Refusal {
         Some((method, _)) => Refusal::method(method),
         None => Refusal::not_found("no such call"),
     }
-}
-
-/// Replays or discards; each change leaves a line in the log.
-async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = events::Order::parse(body)?;
-    if order.dry_run {
-        let count = events::count(parts, &order.selection).await?;
-        return Ok(reply::json(StatusCode::OK, &json!({"count": count, "dryRun": true})));
-    }
-    let count = match action {
-        "replay" => parts.dead.replay(order.selection).await?,
-        _ => parts.dead.discard(order.selection).await?,
-    };
-    tracing::info!(event = "operator_action", action, count, "an operator changed dead letters");
-    Ok(reply::json(StatusCode::OK, &json!({"count": count})))
 }
 
 /// Changes how the queue flows.

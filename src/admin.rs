@@ -2,6 +2,7 @@
 //!
 //! | call | what it does |
 //! | --- | --- |
+//! | `GET /` | the operator's page |
 //! | `GET /api/status` | everything: state, reasons, ledger, queue, upstream, token, rates |
 //! | `GET /api/dead` | dead letters by reason, with what to do |
 //! | `GET /api/events?state=&user=&reason=&older_than=&newer_than=&after=&limit=&reveal=` | a page of waiting and dead events |
@@ -22,6 +23,7 @@ mod dead;
 mod decide;
 mod events;
 mod log_level;
+mod page;
 pub mod pause;
 pub mod reasons;
 mod reply;

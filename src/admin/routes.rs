@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
 use super::status::status;
-use super::{Parts, PauseFile, dead, decide, events};
+use super::{Parts, PauseFile, dead, decide, events, page};
 use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
@@ -46,6 +46,9 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    if path == "/" {
+        return show_page(access, &method, request.headers());
+    }
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
     let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
     access.check(request.headers(), asks)?;
@@ -71,6 +74,15 @@ pub(super) async fn answer(
         (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
         (&Method::GET, ["openapi.json"]) => Ok(reply::document(super::OPENAPI)),
         (_, segments) => Err(unknown(segments)),
+    }
+}
+
+/// The operator's page, which may be fetched by whoever reaches this listener: it holds no data.
+fn show_page(access: &Access, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+    access.check(headers, Asks::Page)?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(page::answer()),
+        _ => Err(Refusal::method("GET")),
     }
 }
 

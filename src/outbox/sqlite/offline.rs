@@ -107,7 +107,15 @@ impl Offline {
     /// # Errors
     /// If the file cannot be read at all.
     pub fn check(&self) -> Result<Vec<String>, ReadError> {
-        let mut findings = self.sql.check().map_err(|error| read_error(&error))?;
+        self.findings().or_else(|error| {
+            let unread = read_error(&error);
+            // Damage that is met while reading is a finding too.
+            if matches!(Fault::from(error), Fault::Damaged(_)) { Ok(vec![unread.to_string()]) } else { Err(unread) }
+        })
+    }
+
+    fn findings(&self) -> rusqlite::Result<Vec<String>> {
+        let mut findings = self.sql.check()?;
         if !findings.is_empty() {
             return Ok(findings);
         }
@@ -121,14 +129,14 @@ impl Offline {
             match read {
                 Ok(SLICE..) => {}
                 Ok(_) => break self.sql.count_below(u64::MAX),
-                Err(error) => return Err(read_error(&error)),
+                Err(error) => return Err(error),
             }
         };
         if damaged > 0 {
             findings.push(format!("{damaged} events do not match their checksums"));
         }
-        let (events, dead, _) = counted.map_err(|error| read_error(&error))?;
-        let ledger = self.ledger()?;
+        let (events, dead, _) = counted?;
+        let ledger = self.sql.books()?.ledger;
         if (events, dead) != (ledger.undelivered(), ledger.dead) {
             let (undelivered, booked) = (ledger.undelivered(), ledger.dead);
             findings.push(format!(

@@ -5,6 +5,7 @@
 //! scrape and cost nothing in between.
 
 mod family;
+mod reasons;
 
 pub use family::{Counters, Gauges, Histograms, Label};
 
@@ -16,6 +17,7 @@ use prometheus::{
 
 use crate::event::Trigger;
 use crate::reason::Reason;
+use reasons::{Of, expected};
 
 // Few buckets, because each is a series that every pod has: at most 300 series in all. Every
 // threshold of an alert is a boundary.
@@ -31,86 +33,6 @@ const READ_BUCKETS: &[f64] = &[0.001, 0.01, 0.05, 0.25, 1.0, 3.0];
 /// Events in one commit.
 const BATCH_BUCKETS: &[f64] = &[1.0, 10.0, 50.0, 100.0, 500.0];
 
-/// What an event can die of.
-const DEAD: &[Reason] = &[
-    Reason::Http400,
-    Reason::Http409,
-    Reason::Http413,
-    Reason::Http422,
-    Reason::Http4xx,
-    Reason::SuccessFalse,
-    Reason::Exhausted,
-    Reason::Ambiguous,
-    Reason::Corrupt,
-];
-/// What leaves open whether Cello counted the event.
-const UNKNOWN: &[Reason] = &[Reason::Timeout, Reason::Reset, Reason::Http5xx, Reason::NotJson];
-/// What holds delivery.
-const HOLDS: &[Reason] = &[
-    Reason::Http400,
-    Reason::Http403,
-    Reason::Http404,
-    Reason::Http405,
-    Reason::Http409,
-    Reason::Http410,
-    Reason::Http413,
-    Reason::Http422,
-    Reason::Http3xx,
-    Reason::Http4xx,
-    Reason::Credentials,
-    Reason::MassRefusal,
-];
-/// What makes an attempt fail and be repeated; refusals are, while delivery is held.
-const RETRIES: &[Reason] = &[
-    Reason::Http400,
-    Reason::Http401,
-    Reason::Http403,
-    Reason::Http404,
-    Reason::Http405,
-    Reason::Http408,
-    Reason::Http409,
-    Reason::Http410,
-    Reason::Http413,
-    Reason::Http422,
-    Reason::Http425,
-    Reason::Http429,
-    Reason::Http3xx,
-    Reason::Http4xx,
-    Reason::Http5xx,
-    Reason::SuccessFalse,
-    Reason::NotJson,
-    Reason::Dns,
-    Reason::Connect,
-    Reason::Tls,
-    Reason::Timeout,
-    Reason::Reset,
-    Reason::DeadLettersFull,
-];
-/// What a request to Cello fails with; the rarer codes get a series when they occur.
-const FAILURES: &[Reason] = &[
-    Reason::Http400,
-    Reason::Http401,
-    Reason::Http403,
-    Reason::Http404,
-    Reason::Http405,
-    Reason::Http408,
-    Reason::Http409,
-    Reason::Http410,
-    Reason::Http413,
-    Reason::Http422,
-    Reason::Http425,
-    Reason::Http429,
-    Reason::Http3xx,
-    Reason::Http4xx,
-    Reason::Http5xx,
-    Reason::SuccessFalse,
-    Reason::NotJson,
-    Reason::Dns,
-    Reason::Connect,
-    Reason::Tls,
-    Reason::Timeout,
-    Reason::Reset,
-];
 /// The ways in whose time is measured; reads have a histogram of their own.
 const TIMED_ROUTES: &[Route] = &[Route::Events, Route::Batch];
 /// Token calls have a histogram of their own.
@@ -380,21 +302,21 @@ metrics! {
     idempotency_evicted: IntCounter = counter("idempotency_keys_evicted_total", "Remembered keys dropped early for want of room.");
 
     upstream_requests: Counters<Operation> = counters("upstream_requests_total", "Requests sent to Cello.", "operation", Operation::ALL);
-    upstream_failures: Counters<Reason> = counters("upstream_request_failures_total", "Requests to Cello that did not succeed, all operations.", "reason", FAILURES);
+    upstream_failures: Counters<Reason> = counters("upstream_request_failures_total", "Requests to Cello that did not succeed, all operations.", "reason", &expected(Of::Failure));
     upstream_duration: Histograms<Operation> = histograms("upstream_request_duration_seconds", "Time of a request to Cello.", "operation", TIMED_OPERATIONS, UPSTREAM_BUCKETS);
     upstream_in_flight: IntGauge = gauge("upstream_requests_in_flight", "Requests to Cello under way.");
     upstream_limit: IntGauge = gauge("upstream_concurrency_limit", "How many deliveries may be under way now.");
     delivered: Counters<Trigger> = counters("events_delivered_total", "Events that Cello has, counted when that is durable.", "trigger", &Trigger::ALL);
     delivery_latency: Histogram = histogram("delivery_latency_seconds", "Time from acceptance to Cello's 2xx.", DELIVERY_BUCKETS);
     delivery_last_success: Gauge = time("delivery_last_success_timestamp_seconds", "When Cello last took an event.");
-    delivery_retries: Counters<Reason> = counters("delivery_retries_total", "Attempts that failed and will be repeated.", "reason", RETRIES);
-    delivery_ambiguous: Counters<Reason> = counters("delivery_ambiguous_total", "Requests sent whose outcome is unknown: possible duplicates.", "reason", UNKNOWN);
-    dead_lettered: Counters<Reason> = counters("events_dead_lettered_total", "Events given up or refused; kept until an operator decides.", "reason", DEAD);
+    delivery_retries: Counters<Reason> = counters("delivery_retries_total", "Attempts that failed and will be repeated.", "reason", &expected(Of::Retry));
+    delivery_ambiguous: Counters<Reason> = counters("delivery_ambiguous_total", "Requests sent whose outcome is unknown: possible duplicates.", "reason", &expected(Of::Unknown));
+    dead_lettered: Counters<Reason> = counters("events_dead_lettered_total", "Events given up or refused; kept until an operator decides.", "reason", &expected(Of::Death));
     replayed: IntCounter = counter("events_replayed_total", "Dead letters put back into the queue.");
     discarded: Counters<Discarded> = counters("events_discarded_total", "Events ended by an operator.", "reason", Discarded::ALL);
     lost: Counters<Lost> = counters("events_lost_total", "Accepted events that a damaged disk took. Must stay 0.", "reason", Lost::ALL);
     circuit_open: IntGauge = gauge("upstream_circuit_open", "1 while the breaker is open.");
-    held: Gauges<Reason> = gauges("forward_held", "1 while delivery is held for that reason.", "reason", HOLDS);
+    held: Gauges<Reason> = gauges("forward_held", "1 while delivery is held for that reason.", "reason", &expected(Of::Hold));
     paused: IntGauge = gauge("forward_paused", "1 while an operator has paused delivery.");
 
     read_requests: Answers<ReadRoute> = answers("read_requests_total", "Reads answered.", &[(READS, READ_CODES)]);

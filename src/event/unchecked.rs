@@ -150,9 +150,7 @@ fn note(seen: &mut u8, bit: u8, path: &'static str, twice: &mut Vec<&'static str
 /// parser's business.
 fn too_deep(json: &[u8]) -> Option<usize> {
     // Hardly any event has so many brackets at all, and counting them is a tenth of the work.
-    if memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_none() {
-        return None;
-    }
+    memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH)?;
     let (mut depth, mut in_string, mut offset) = (0usize, false, 0);
     while let Some(byte) = json.get(offset) {
         match byte {

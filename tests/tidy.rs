@@ -1,5 +1,6 @@
 //! What clippy cannot see: the shape of the house. Each rule is one function and one test.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -203,6 +204,66 @@ fn nothing_is_left_to_do() {
         for mark in ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("] {
             assert!(!read(path).contains(mark), "{} has a {mark}", name(path));
         }
+    }
+}
+
+/// The names in backticks that read like sentences: those of tests, unless they are of metrics.
+fn tests_named(page: &str) -> Vec<&str> {
+    let sentence = |name: &&str| {
+        let words = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        name.matches('_').count() >= 3 && name.chars().all(words) && !name.starts_with("cello_relay_")
+    };
+    page.split('`').skip(1).step_by(2).filter(sentence).collect()
+}
+
+/// The names of all tests in a source file.
+fn tests_in(text: &str) -> impl Iterator<Item = &str> {
+    // In macros and `proptest!` the attribute may be lines away, so every function of a file with tests counts.
+    let tested = text.contains("test]") || text.contains("proptest!") || text.contains("clients! {");
+    let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+    let listed = text.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name);
+    functions.chain(listed).filter(move |_| tested)
+}
+
+#[test]
+fn every_test_and_check_that_the_pages_name_is_there() {
+    let texts: Vec<String> = rust_files("src").iter().chain(&rust_files("tests")).map(|path| read(path)).collect();
+    let known: HashSet<&str> = texts.iter().flat_map(|text| tests_in(text)).collect();
+    for (page, at_least) in [("SECURITY.md", 60), ("tests/README.md", 60)] {
+        let text = read(&root().join(page));
+        let named = tests_named(&text);
+        assert!(named.len() >= at_least, "{page} names {} tests", named.len());
+        let missing: Vec<_> = named.iter().filter(|name| !known.contains(*name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that are not there: {missing:#?}");
+        let files = text.split('`').skip(1).step_by(2).filter(|name| name.starts_with("tests/") && !name.contains(' '));
+        for file in files {
+            assert!(root().join(file).exists(), "{page} names {file}");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_can_do_has_its_guard() {
+    let text = read(&root().join("SECURITY.md"));
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.contains("guarded by"));
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, _, cannot, guard, _] = cells[..] else { panic!("not three cells: {row}") };
+        assert!(cannot.is_empty() || guard.contains('`'), "no test guards: {row}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_everywhere() {
+    let manifest = read(&root().join("Cargo.toml"));
+    assert!(manifest.contains("\nunsafe_code = \"forbid\"\n"));
+    for path in rust_files("src").iter().chain(&rust_files("tests")).chain(&rust_files("benches")) {
+        let text = read(path);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let found = lines.into_iter().find(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
+        assert!(found.is_none() || path.ends_with("tests/tidy.rs"), "{}: {found:?}", name(path));
     }
 }
 

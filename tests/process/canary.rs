@@ -17,8 +17,10 @@ const POSTED_SECRET: &str = "canary-posted-secret";
 const BEARER: &str = "canary-bearer";
 const MESSAGE: &str = "canary-message";
 const ADMIN_TOKEN: &str = "canary-admin-token";
-const ALL: [&str; 11] =
-    [KEY_ID, SECRET, USER, EMAIL, NAME, POSTED_SECRET, BEARER, MESSAGE, ADMIN_TOKEN, "Bearer ", "access-token-"];
+/// How tokens of the stand-in begin.
+const TOKENS: [&str; 2] = ["sim-access-", "sim-refresh-"];
+const ALL: [&str; 12] =
+    [KEY_ID, SECRET, USER, EMAIL, NAME, POSTED_SECRET, BEARER, MESSAGE, ADMIN_TOKEN, "Bearer ", TOKENS[0], TOKENS[1]];
 
 fn canary_event(user: &str) -> String {
     format!(
@@ -184,6 +186,40 @@ fn operators_see_no_secret_and_no_personal_data_unless_they_ask_to_reveal_it() {
     said += &(log + &ended + &looked_at(&setup, &dead) + &printed(&setup, &["outbox", "check"]) + &names(setup.dir()));
     said += &fs::read_to_string(setup.dir().join("stderr")).expect("a file");
     assert_silent(&said);
+}
+
+#[test]
+fn a_stored_relay_holds_no_key_and_no_token() {
+    let upstream = Upstream::start();
+    upstream.fault(&format!(r#"[{{"path":"/events","user":"{USER}-stuck","status":500}}]"#));
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = start_with_canaries(&mut setup);
+    let mut client = relay.client();
+    for user in ["-fine", "-stuck"] {
+        let body = canary_event(&format!("{USER}{user}"));
+        assert_eq!(
+            client.request("POST", "/events", &[("Authorization", BEARER)], &body).expect("an answer").status,
+            200
+        );
+    }
+    let keys = format!(r#"{{"accessKeyId":"{POSTED_SECRET}","secretAccessKey":"{POSTED_SECRET}"}}"#);
+    assert_eq!(client.post("/token", &keys).expect("an answer").status, 201);
+    relay.wait_until("nothing was tried", |metrics| {
+        crate::relay::sum(metrics, "cello_relay_outbox_events", "\"retrying\"") == 1.0
+    });
+    let everything = || -> Vec<u8> {
+        let files = fs::read_dir(setup.outbox()).expect("a folder").map(|entry| entry.expect("an entry").path());
+        files.filter(|path| path.is_file()).flat_map(|path| fs::read(path).expect("a readable file")).collect()
+    };
+    let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    let running = everything();
+    drop(relay.terminate());
+    for bytes in [running, everything()] {
+        assert!(holds(&bytes, &format!("{USER}-stuck")), "what waits is there");
+        for secret in [KEY_ID, SECRET, POSTED_SECRET, BEARER, TOKENS[0], TOKENS[1]] {
+            assert!(!holds(&bytes, secret), "{secret} is in a file");
+        }
+    }
 }
 
 #[test]

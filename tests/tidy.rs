@@ -219,7 +219,8 @@ fn tests_named(page: &str) -> Vec<&str> {
 /// The names of all tests in a source file.
 fn tests_in(text: &str) -> impl Iterator<Item = &str> {
     // In macros and `proptest!` the attribute may be lines away, so every function of a file with tests counts.
-    let tested = text.contains("test]") || text.contains("proptest!") || text.contains("clients! {");
+    let tested =
+        text.contains("test]") || text.contains("test(") || text.contains("proptest!") || text.contains("clients! {");
     let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
     let listed = text.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(name, _)| name);
     functions.chain(listed).filter(move |_| tested)

@@ -127,10 +127,12 @@ fn read_one(path: &Path) -> Result<SecretString, String> {
     let wrong = |why: &str| format!("{}: {why}", path.display());
     let unreadable = |error: std::io::Error| wrong(&error.to_string());
     // A pipe or a terminal would be waited for without end.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
         return Err(wrong("it is not a regular file"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it at once: growing would leave copies behind that nobody overwrites.
+    let mut bytes = Vec::with_capacity(found.len().min(MAX_FILE) as usize + 1);
     File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(wrong("it is too large to be a key"));

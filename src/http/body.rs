@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -128,19 +128,25 @@ pub async fn read(body: &mut Incoming, max: usize, silence: Duration, budget: &B
     Ok(whole.freeze())
 }
 
-/// Decompresses at most `max` bytes.
+/// Decompresses at most `max` bytes, of as many members as there are. Others get their turn meanwhile: a body of
+/// nothing but empty members is much work for nothing.
 ///
 /// # Errors
 /// [`BodyError::TooLarge`] as soon as there are more, [`BodyError::NotGzip`].
 pub async fn gunzip(compressed: Bytes, max: usize, budget: &Budget) -> Result<Bytes, BodyError> {
     let mut share = budget.share();
-    let mut decoder = MultiGzDecoder::new(compressed.reader());
+    let mut decoder = GzDecoder::new(compressed.reader());
     let mut whole = Vec::new();
     let mut piece = [0; 4 * PIECE];
     loop {
+        tokio::task::consume_budget().await;
         let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
         if read == 0 {
-            return Ok(Bytes::from(whole));
+            let rest = decoder.into_inner();
+            if !rest.get_ref().has_remaining() {
+                return Ok(Bytes::from(whole));
+            }
+            decoder = GzDecoder::new(rest);
         }
         if whole.len() + read > max {
             return Err(BodyError::TooLarge);

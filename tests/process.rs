@@ -24,6 +24,8 @@ mod hops;
 mod idle;
 #[path = "process/load.rs"]
 mod load;
+#[path = "process/moving.rs"]
+mod moving;
 #[path = "process/operator.rs"]
 mod operator;
 #[path = "process/outage.rs"]

@@ -102,7 +102,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    fn start(mut command: Command) -> Self {
+    /// Starts a `run` and waits until it takes events.
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the binary runs");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let (lines, log) = sync_channel(100_000);

@@ -2,12 +2,15 @@
 //!
 //! | call | what it does |
 //! | --- | --- |
+//! | `GET /` | the operator's page |
 //! | `GET /api/status` | everything: state, reasons, ledger, queue, upstream, token, rates |
-//! | `GET /api/events?state=&user=&reason=&after=&limit=&reveal=` | a page of waiting and dead events |
+//! | `GET /api/dead` | dead letters by reason, with what to do |
+//! | `GET /api/events?state=&user=&reason=&older_than=&newer_than=&after=&limit=&reveal=` | a page of waiting and dead events |
 //! | `GET /api/events/{id}?reveal=` | one event with its last attempts |
 //! | `GET /api/export?state=&user=&reason=&reveal=` | events as NDJSON |
 //! | `POST /api/events/{id}/replay`, `…/discard` | one dead letter |
-//! | `POST /api/replay`, `/api/discard` | `{"ids": […]}` or `{"filter": {…}, "dry_run": true}` |
+//! | `POST /api/replay`, `/api/discard` | `{"ids": […]}` or `{"filter": {…}}`, with `"dry_run": true`; a replay also with `may_duplicate`, `canary`, `per_second` |
+//! | `POST /api/erase` | `{"user": "…", "dry_run": true}`, `"yes": true` if events wait |
 //! | `POST /api/pause`, `/api/resume`, `/api/drain`, `/api/quit` | the flow; a pause may have `{"seconds": n}` |
 //! | `PUT /api/log-level` | `{"level": "debug", "seconds": n}`; without seconds for good |
 //! | `GET /openapi.json` | all of this as an OpenAPI document |
@@ -16,8 +19,11 @@
 //! redacted, and changes of state and revealing need the bearer of `admin.token_file`.
 
 mod access;
+mod dead;
+mod decide;
 mod events;
 mod log_level;
+mod page;
 pub mod pause;
 pub mod reasons;
 mod reply;

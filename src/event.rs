@@ -7,11 +7,11 @@
 
 mod check;
 mod context;
+mod cursor;
 mod encode;
 mod field;
 mod hints;
 mod id;
-mod members;
 mod suggest;
 mod trigger;
 mod unchecked;

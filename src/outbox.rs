@@ -42,6 +42,7 @@
 //! store can stand behind them too. [`sqlite`] is the embedded store, [`memory`] the reference model;
 //! one conformance suite (`tests/it/conformance.rs`) runs against both.
 
+mod decisions;
 pub mod lease;
 pub mod memory;
 pub mod sqlite;
@@ -56,6 +57,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::reason::Reason;
+pub use decisions::{DeadGroup, Erased, Replayed, Terms, may_be_counted};
 pub use lease::Lease;
 
 /// An answer of the store that is waited for.
@@ -110,11 +112,18 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// One event with its last attempts and its body; `None` if it is neither waiting nor dead.
     fn show(&self, id: EventId) -> Wait<'_, Result<Option<Detail>, ReadError>>;
 
-    /// Puts dead letters back into the queue, in their old sequence; says how many were dead.
-    fn replay(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>>;
+    /// The dead letters by reason, most first.
+    fn dead_groups(&self) -> Wait<'_, Result<Vec<DeadGroup>, ReadError>>;
+
+    /// Puts dead letters back into the queue, in their old sequence. Two at the same time put each back once.
+    fn replay(&self, which: Selection, terms: Terms) -> Wait<'_, Result<Replayed, ReadError>>;
 
     /// Ends dead letters for good; says how many were dead.
     fn discard(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>>;
+
+    /// Erases all that was accepted of a user until now and is still kept: events that wait or are dead, and
+    /// idempotency keys that name the user. Waits, for a while, for what is in flight.
+    fn erase(&self, user: UserId) -> Wait<'_, Result<Erased, ReadError>>;
 }
 
 /// Events to be stored together.
@@ -364,6 +373,19 @@ pub struct Filter {
     pub user: Option<UserId>,
     /// Dead for this reason, or last failed with it.
     pub reason: Option<Reason>,
+    /// Accepted at this time or later.
+    pub since: Option<Timestamp>,
+    /// Accepted at this time or earlier.
+    pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether an event of that id was accepted in the time that is meant.
+    #[must_use]
+    pub fn is_in_time(&self, id: EventId) -> bool {
+        let at = id.accepted_at();
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until)
+    }
 }
 
 /// Which dead letters an operator means.
@@ -388,6 +410,8 @@ pub struct Listed {
     pub body_bytes: usize,
     /// Where it is, and why.
     pub report: Report,
+    /// It is dead, and Cello may have counted it already.
+    pub may_be_counted: bool,
 }
 
 /// All that is kept of an event that waits or is dead.
@@ -399,6 +423,8 @@ pub struct Detail {
     pub body: Bytes,
     /// Its last attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
+    /// It is dead, and since this time a later event of its user is delivered.
+    pub overtaken_at: Option<Timestamp>,
 }
 
 /// So many of an undelivered event's attempts are kept.

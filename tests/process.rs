@@ -1,4 +1,4 @@
-//! The real binary: signals, kill -9, exit codes, disks that fail, and the README's examples.
+//! The real binary: signals, kill -9, exit codes, disks that fail, pressure, and the README's examples.
 //!
 //! Apart from `tests/it` because these tests start processes. `CELLO_RELAY_TEST_LONG=1` (or
 //! `tests/run --long`) makes the crash and outage tests as long as the release notes quote them.
@@ -24,12 +24,16 @@ mod hops;
 mod idle;
 #[path = "process/load.rs"]
 mod load;
+#[path = "process/mend.rs"]
+mod mend;
 #[path = "process/moving.rs"]
 mod moving;
 #[path = "process/operator.rs"]
 mod operator;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/pressure.rs"]
+mod pressure;
 #[path = "process/readme.rs"]
 mod readme;
 #[path = "process/relay.rs"]
@@ -40,6 +44,8 @@ mod status;
 mod steer;
 #[path = "process/storm.rs"]
 mod storm;
+#[path = "process/traced.rs"]
+mod traced;
 #[path = "process/upstream.rs"]
 mod upstream;
 #[path = "process/upstream_faults.rs"]

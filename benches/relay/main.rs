@@ -1,64 +1,60 @@
 //! What the relay costs, side by side with less honest servers, in one run.
 //!
-//! `cargo bench` runs five interleaved rounds (`-- --quick`: two short ones) of real processes on loopback and
-//! prints medians with their range, and ratios. Nothing is asserted: machines are noisy, ratios tell.
+//! `cargo bench` runs five interleaved rounds of real processes on loopback, which takes hours with its
+//! backlogs of millions, and prints medians with their range, then the project's marks. `-- --quick` is one
+//! round of all and two of the core table; `-- --only NAME` runs scenarios whose name starts so, and `-- --relay PATH`
+//! measures another build. Nothing is asserted: machines are noisy, ratios tell.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
+mod client;
 mod load;
+mod marks;
+mod open_loop;
+mod peers;
 mod process;
+mod requests;
+mod results;
+mod scenarios;
 mod servers;
-mod table;
 
-use std::time::Duration;
-
-use process::{Contender, Upstream};
-use table::{Sample, Table};
-
-/// Keep-alive connections of the load generator.
-const CONNECTIONS: &[usize] = &[1, 64, 256];
-
-struct Plan {
-    rounds: usize,
-    warm_up: Duration,
-    measured: Duration,
-}
+use marks::Marks;
+use scenarios::{Bench, Plan};
+use tokio::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let Some(role) = arguments.iter().position(|argument| argument == "--role") {
-        return servers::serve(&arguments[role + 1]);
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(String::as_str)
+    };
+    if let Some(role) = value("--role") {
+        return servers::serve(role);
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let plan = if quick {
-        Plan { rounds: 2, warm_up: Duration::from_millis(500), measured: Duration::from_secs(2) }
-    } else {
-        Plan { rounds: 5, warm_up: Duration::from_secs(1), measured: Duration::from_secs(5) }
-    };
-    let mut table = Table::default();
-    for round in 0..plan.rounds {
-        eprintln!("round {} of {}", round + 1, plan.rounds);
-        for connections in CONNECTIONS {
-            for contender in Contender::ALL {
-                // Dirty pages of the round before must not be written in the next one's time.
-                rustix::fs::sync();
-                table.add(*contender, *connections, measure(*contender, *connections, &plan));
+    let only = value("--only").unwrap_or_default();
+    let chosen: Vec<_> = scenarios::ALL.iter().filter(|(name, _)| name.starts_with(only)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+        eprintln!("no scenario {only}; there are: {}", names.join(", "));
+        std::process::exit(64);
+    }
+    let mut bench = Bench::new(if quick { Plan::quick() } else { Plan::full() });
+    for round in 0..bench.plan.rounds {
+        for (name, run) in &chosen {
+            if quick && round > 0 && *name != scenarios::CORE {
+                continue;
             }
+            let start = Instant::now();
+            run(&mut bench);
+            eprintln!("round {}: {name}: {:.0} s", round + 1, start.elapsed().as_secs_f64());
         }
     }
-    print!("{table}");
-    let json = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.json");
-    std::fs::write(&json, table.json()).expect("a writable target folder");
-    println!("\nas JSON: {}", json.display());
-}
-
-fn measure(contender: Contender, connections: usize, plan: &Plan) -> Sample {
-    let upstream = Upstream::start();
-    let server = contender.start(&upstream);
-    load::run(server.address, connections, plan.warm_up);
-    let before = server.usage();
-    let load = load::run(server.address, connections, plan.measured);
-    let left_behind = server.wait_until_forwarded();
-    let after = server.usage();
-    Sample::new(&load, &before, &after, left_behind)
+    let marks = Marks::new(&bench.results);
+    print!("{}{marks}", bench.results);
+    let mut json = bench.results.json();
+    json["marks"] = marks.json();
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.json");
+    std::fs::write(&path, json.to_string()).expect("a writable target folder");
+    println!("\nas JSON: {}", path.display());
 }

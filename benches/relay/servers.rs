@@ -1,25 +1,37 @@
-//! The servers the relay is compared with, each in a process of its own (`--role NAME`).
+//! What the relay is compared with, each in a process of its own (`--role NAME`).
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::client;
+
 /// One event for the simple store, and who waits for it.
 type ToStore = (serde_json::Value, oneshot::Sender<()>);
 
-/// Serves one role until it is killed; says its address on stdout.
+/// Plays one role: `bare`, `bare=MILLISECONDS` (answers that late), `simple=FOLDER`, or
+/// `client=ADDRESS,COUNT,CONCURRENCY`. Servers run until they are killed and say their address on stdout.
 pub(crate) fn serve(role: &str) {
+    // The relay's own flavour.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let Some(order) = role.strip_prefix("client=") {
+        return runtime.block_on(client::post_all(order));
+    }
     let simple = role.strip_prefix("simple=").map(simple_store);
+    let latency = role
+        .strip_prefix("bare=")
+        .map_or(Duration::ZERO, |text| Duration::from_millis(text.parse().expect("milliseconds")));
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("an address"));
@@ -29,7 +41,7 @@ pub(crate) fn serve(role: &str) {
             stream.set_nodelay(true).expect("a socket option");
             let simple = simple.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(request, simple.clone()));
+                let service = service_fn(move |request| answer(request, simple.clone(), latency));
                 let mut server = hyper::server::conn::http1::Builder::new();
                 // A client that goes away is none of the bench's business.
                 drop(server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await);
@@ -42,6 +54,7 @@ pub(crate) fn serve(role: &str) {
 async fn answer(
     request: Request<Incoming>,
     simple: Option<mpsc::Sender<ToStore>>,
+    latency: Duration,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let token = request.uri().path() == "/token";
     #[expect(clippy::disallowed_methods, reason = "the bench's own load, bounded by its generator")]
@@ -52,6 +65,9 @@ async fn answer(
         store.send((value, done)).await.expect("the store runs");
         stored.await.expect("the store answers");
     }
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
     let (status, text) = if token {
         (StatusCode::CREATED, r#"{"accessToken":"a","expiresIn":18000,"refreshToken":"r"}"#)
     } else {
@@ -59,6 +75,7 @@ async fn answer(
     };
     let mut answer = Response::new(Full::from(text));
     *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(answer)
 }
 

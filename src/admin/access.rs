@@ -26,6 +26,8 @@ pub enum Access {
 /// What one request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asks {
+    /// The page itself, which holds no data: its scripts ask for that.
+    Page,
     /// A redacted read.
     Read,
     /// A change of state, or personal data.
@@ -33,15 +35,23 @@ pub(super) enum Asks {
 }
 
 impl Access {
+    /// Where a request came in, for the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Access::Everything => "socket",
+            Access::Guarded { .. } => "tcp",
+        }
+    }
+
     /// Lets a request through or says why not.
     pub(super) fn check(&self, headers: &HeaderMap, asks: Asks) -> Result<(), Refusal> {
         let Access::Guarded { token_file, reads_need_token } = self else { return Ok(()) };
         check_origin(headers)?;
         if !*reads_need_token {
             check_loopback_host(headers)?;
-            if asks == Asks::Read {
-                return Ok(());
-            }
+        }
+        if asks == Asks::Page || (asks == Asks::Read && !*reads_need_token) {
+            return Ok(());
         }
         let Some(file) = token_file else {
             return Err(Refusal::new(
@@ -117,6 +127,15 @@ mod tests {
         assert!(access.check(&with("s3cret"), Asks::Power).is_ok());
         assert!(access.check(&with("s3cre"), Asks::Power).is_err());
         assert!(access.check(&with(""), Asks::Power).is_err());
+    }
+
+    #[test]
+    fn the_page_is_open_where_reads_are_not() {
+        let access = Access::Guarded { token_file: None, reads_need_token: true };
+        let remote = headers(&[(HOST, "relay.internal:8747")]);
+        assert!(access.check(&remote, Asks::Page).is_ok());
+        assert!(access.check(&remote, Asks::Read).is_err());
+        assert!(open_reads(None).check(&remote, Asks::Page).is_err(), "a rebound name");
     }
 
     #[test]

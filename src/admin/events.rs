@@ -1,7 +1,8 @@
-//! Listing, showing, exporting and selecting events.
+//! Listing, showing and exporting events.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -13,8 +14,9 @@ use serde_json::{Value, json};
 use super::Parts;
 use super::reply::{self, Body, Refusal};
 use super::view;
+use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
-use crate::outbox::{DeadLetters, Filter, ReadError, Selection, State};
+use crate::outbox::{DeadLetters, Filter, ReadError, State};
 use crate::reason::Reason;
 
 /// A page if the caller names no limit.
@@ -31,9 +33,17 @@ pub(super) struct Query {
     filter: Filter,
     after: Option<EventId>,
     limit: Option<usize>,
+    older_than: Option<Duration>,
+    newer_than: Option<Duration>,
 }
 
 impl Query {
+    /// Ages are told from now on back.
+    fn filter(&self, now: Timestamp) -> Filter {
+        let (until, since) = (self.older_than.map(|age| now.minus(age)), self.newer_than.map(|age| now.minus(age)));
+        Filter { until, since, ..self.filter.clone() }
+    }
+
     pub(super) fn parse(query: &str) -> Result<Self, Refusal> {
         let mut parsed = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -50,6 +60,8 @@ impl Query {
             "state" => self.filter.state = Some(state(value)?),
             "user" => self.filter.user = Some(UserId::new(value)),
             "reason" => self.filter.reason = Some(reason(value)?),
+            "older_than" => self.older_than = Some(age(name, value)?),
+            "newer_than" => self.newer_than = Some(age(name, value)?),
             "after" => self.after = Some(event_id(value)?),
             "reveal" => self.reveal = value == "true",
             "limit" => {
@@ -58,12 +70,18 @@ impl Query {
             }
             _ => {
                 return Err(Refusal::bad(format!(
-                    "unknown parameter; known: state, user, reason, after, limit, reveal (got {name})"
+                    "unknown parameter {name}; known: state, user, reason, older_than, newer_than, after, limit, reveal"
                 )));
             }
         }
         Ok(())
     }
+}
+
+/// Seconds of age.
+fn age(name: &str, value: &str) -> Result<Duration, Refusal> {
+    let seconds = value.parse().map_err(|_| Refusal::bad(format!("{name} must be whole seconds")))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn state(name: &str) -> Result<State, Refusal> {
@@ -72,82 +90,19 @@ fn state(name: &str) -> Result<State, Refusal> {
     found.ok_or_else(|| Refusal::bad("state must be pending, in_flight, retrying or dead"))
 }
 
-fn reason(name: &str) -> Result<Reason, Refusal> {
+pub(super) fn reason(name: &str) -> Result<Reason, Refusal> {
     let names = || Reason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
     name.parse().map_err(|_| Refusal::bad(format!("reason must be one of {}", names())))
 }
 
-fn event_id(text: &str) -> Result<EventId, Refusal> {
-    text.parse().map_err(|_| Refusal::bad("not an event id"))
-}
-
-/// Dead letters that an operator selects.
-pub(super) struct Order {
-    pub(super) selection: Selection,
-    pub(super) dry_run: bool,
-}
-
-impl Order {
-    pub(super) fn parse(body: &Value) -> Result<Self, Refusal> {
-        let dry_run = body.get("dry_run").and_then(Value::as_bool).unwrap_or(false);
-        let selection = match (body.get("ids"), body.get("filter")) {
-            (Some(Value::Array(ids)), None) => {
-                let ids = ids.iter().map(|id| event_id(id.as_str().unwrap_or_default()));
-                Selection::Ids(ids.collect::<Result<_, _>>()?)
-            }
-            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields)?),
-            _ => {
-                return Err(Refusal::bad(
-                    "give either ids (a list) or filter (an object with user or reason; {} is all)",
-                ));
-            }
-        };
-        Ok(Self { selection, dry_run })
-    }
-}
-
-fn filter(fields: &serde_json::Map<String, Value>) -> Result<Filter, Refusal> {
-    let mut filter = Filter { state: Some(State::Dead), ..Filter::default() };
-    for (name, value) in fields {
-        let value = value.as_str().ok_or_else(|| Refusal::bad(format!("filter.{name} must be a string")))?;
-        match name.as_str() {
-            "user" => filter.user = Some(UserId::new(value)),
-            "reason" => filter.reason = Some(reason(value)?),
-            _ => return Err(Refusal::bad("filter knows user and reason")),
-        }
-    }
-    Ok(filter)
-}
-
-/// How many dead letters a selection means.
-pub(super) async fn count(parts: &Parts, selection: &Selection) -> Result<u64, Refusal> {
-    let mut count = 0;
-    match selection {
-        Selection::Ids(ids) => {
-            for id in ids {
-                let dead = parts.outbox.lookup(*id).await?.is_some_and(|report| report.state == State::Dead);
-                count += u64::from(dead);
-            }
-        }
-        Selection::Matching(filter) => {
-            let mut after = None;
-            loop {
-                let page = parts.dead.list(filter.clone(), after, MAX_LIMIT).await?;
-                count += page.len() as u64;
-                after = page.last().map(|listed| listed.id);
-                if page.len() < MAX_LIMIT {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(count)
+pub(super) fn event_id(text: &str) -> Result<EventId, Refusal> {
+    text.parse().map_err(|_| Refusal::bad("not an event id: a UUID as `POST /events` answers it"))
 }
 
 /// A page of events.
 pub(super) async fn list(parts: &Parts, query: &Query) -> Result<Response<Body>, Refusal> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    let page = parts.dead.list(query.filter.clone(), query.after, limit).await?;
+    let page = parts.dead.list(query.filter(parts.clock.now()), query.after, limit).await?;
     let next = (page.len() == limit).then(|| page.last().map(|listed| listed.id.to_string())).flatten();
     let events: Vec<Value> = page.iter().map(|listed| view::listed(listed, query.reveal)).collect();
     Ok(reply::json(StatusCode::OK, &json!({"events": events, "next": next})))
@@ -166,11 +121,12 @@ pub(super) async fn show(parts: &Parts, id: &str, reveal: bool) -> Result<Respon
 pub(super) fn export(parts: &Parts, query: Query) -> Response<Body> {
     let (mut out, body) = Channel::<Bytes, io::Error>::new(1);
     let dead: Arc<dyn DeadLetters> = parts.dead.clone();
+    let filter = query.filter(parts.clock.now());
     tokio::spawn(async move {
         let mut after = query.after;
         loop {
             // A client must be able to tell an export that broke off from one that ended.
-            let (chunk, next) = match export_page(&*dead, &query, after).await {
+            let (chunk, next) = match export_page(&*dead, &filter, query.reveal, after).await {
                 Ok(page) => page,
                 Err(error) => return out.abort(io::Error::other(error)),
             };
@@ -189,13 +145,14 @@ pub(super) fn export(parts: &Parts, query: Query) -> Response<Body> {
 /// One page as NDJSON, and where the next one starts.
 async fn export_page(
     dead: &dyn DeadLetters,
-    query: &Query,
+    filter: &Filter,
+    reveal: bool,
     after: Option<EventId>,
 ) -> Result<(String, Option<EventId>), ReadError> {
-    let page = dead.list(query.filter.clone(), after, EXPORT_PAGE).await?;
+    let page = dead.list(filter.clone(), after, EXPORT_PAGE).await?;
     let mut chunk = String::new();
     for listed in &page {
-        if !query.reveal {
+        if !reveal {
             chunk.push_str(&view::listed(listed, false).to_string());
         } else if let Some(detail) = dead.show(listed.id).await? {
             chunk.push_str(&String::from_utf8_lossy(&detail.body));

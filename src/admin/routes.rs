@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
 use super::status::status;
-use super::{Parts, PauseFile, events};
+use super::{Parts, PauseFile, dead, decide, events, page};
 use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
@@ -21,6 +21,7 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Every call there is, as the OpenAPI document lists them.
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api/status"),
+    ("GET", "/api/dead"),
     ("GET", "/api/events"),
     ("GET", "/api/events/{id}"),
     ("GET", "/api/export"),
@@ -28,6 +29,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/events/{id}/discard"),
     ("POST", "/api/replay"),
     ("POST", "/api/discard"),
+    ("POST", "/api/erase"),
     ("POST", "/api/pause"),
     ("POST", "/api/resume"),
     ("POST", "/api/drain"),
@@ -44,23 +46,26 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Refusal> {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    if path == "/" {
+        return show_page(access, &method, request.headers());
+    }
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
     let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
     access.check(request.headers(), asks)?;
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
+        (&Method::GET, ["api", "dead"]) => dead::groups(parts).await,
         (&Method::GET, ["api", "events"]) => events::list(parts, &query).await,
         (&Method::GET, ["api", "events", id]) => events::show(parts, id, query.reveal).await,
         (&Method::GET, ["api", "export"]) => Ok(events::export(parts, query)),
         (&Method::POST, ["api", "events", id, action @ ("replay" | "discard")]) => {
-            let body = json!({"ids": [id]});
-            act(parts, action, &body).await
+            decide::act_on(parts, access.name(), action, id).await
         }
         (&Method::POST, ["api", action @ ("replay" | "discard")]) => {
-            let body = read_json(request).await?;
-            act(parts, action, &body).await
+            decide::act(parts, access.name(), action, &read_json(request).await?).await
         }
+        (&Method::POST, ["api", "erase"]) => decide::erase(parts, access.name(), &read_json(request).await?).await,
         (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
             let action = (*action).to_owned();
             let body = read_json(request).await?;
@@ -69,6 +74,15 @@ pub(super) async fn answer(
         (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
         (&Method::GET, ["openapi.json"]) => Ok(reply::document(super::OPENAPI)),
         (_, segments) => Err(unknown(segments)),
+    }
+}
+
+/// The operator's page, which may be fetched by whoever reaches this listener: it holds no data.
+fn show_page(access: &Access, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+    access.check(headers, Asks::Page)?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(page::answer()),
+        _ => Err(Refusal::method("GET")),
     }
 }
 
@@ -83,21 +97,6 @@ fn unknown(segments: &[&str]) -> Refusal {
         Some((method, _)) => Refusal::method(method),
         None => Refusal::not_found("no such call"),
     }
-}
-
-/// Replays or discards; each change leaves a line in the log.
-async fn act(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = events::Order::parse(body)?;
-    if order.dry_run {
-        let count = events::count(parts, &order.selection).await?;
-        return Ok(reply::json(StatusCode::OK, &json!({"count": count, "dryRun": true})));
-    }
-    let count = match action {
-        "replay" => parts.dead.replay(order.selection).await?,
-        _ => parts.dead.discard(order.selection).await?,
-    };
-    tracing::info!(event = "operator_action", action, count, "an operator changed dead letters");
-    Ok(reply::json(StatusCode::OK, &json!({"count": count})))
 }
 
 /// Changes how the queue flows.

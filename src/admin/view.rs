@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::outbox::{Attempt, Detail, Listed};
+use crate::outbox::{Attempt, Detail, Erased, Listed};
 use crate::reason::Reason;
 
 /// Stands for personal data that was not asked for.
@@ -24,6 +24,7 @@ pub fn listed(listed: &Listed, reveal: bool) -> Value {
         "reason": report.reason.map(Reason::as_str),
         "message": words(report.message.as_deref(), reveal),
         "requestId": report.request_id,
+        "mayBeCounted": listed.may_be_counted,
     })
 }
 
@@ -32,8 +33,45 @@ pub fn listed(listed: &Listed, reveal: bool) -> Value {
 pub fn detail(detail: &Detail, reveal: bool) -> Value {
     let mut shown = listed(&detail.listed, reveal);
     shown["history"] = detail.attempts.iter().map(|one| attempt(one, reveal)).collect();
+    shown["overtakenAt"] = json!(detail.overtaken_at.map(|at| at.to_string()));
+    shown["warnings"] = json!(warnings(detail));
+    shown["support"] = json!(support(detail));
     shown["body"] = if reveal { body(detail) } else { json!(REDACTED) };
     shown
+}
+
+/// What to think of before this event is replayed.
+fn warnings(detail: &Detail) -> Vec<String> {
+    let overtaken = detail
+        .overtaken_at
+        .map(|at| format!("later events of this user are delivered since {at}: a replay reaches Cello out of order"));
+    let counted = "Cello may have counted this event already: a replay may count it twice";
+    let counted = detail.listed.may_be_counted.then(|| counted.to_owned());
+    overtaken.into_iter().chain(counted).collect()
+}
+
+/// What Cello's support needs to find an event, as text to paste; without personal data.
+fn support(detail: &Detail) -> String {
+    let listed = &detail.listed;
+    let reason = listed.report.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let (state, accepted) = (listed.report.state.as_str(), listed.id.accepted_at());
+    let mut text = format!("ReferralUpdated event {}\naccepted {accepted}, now {state}{reason}\n", listed.id);
+    for attempt in &detail.attempts {
+        let status = attempt.status.map_or("no answer".to_owned(), |status| format!("status {status}"));
+        let request = attempt.request_id.as_deref().unwrap_or("none");
+        text.push_str(&format!("{} {status} ({}), apigw-requestid {request}\n", attempt.at, attempt.reason));
+    }
+    text
+}
+
+/// What an erasure did.
+#[must_use]
+pub fn erased(erased: &Erased) -> Value {
+    json!({
+        "count": erased.events(), "pending": erased.pending, "retrying": erased.retrying, "dead": erased.dead,
+        "keys": erased.keys, "in_flight": erased.in_flight, "quarantined": erased.quarantined,
+        "overwritten": erased.is_overwritten,
+    })
 }
 
 fn attempt(attempt: &Attempt, reveal: bool) -> Value {

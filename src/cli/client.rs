@@ -94,17 +94,25 @@ impl Answer {
 pub(super) struct Client {
     endpoint: Endpoint,
     bearer: Option<String>,
+    /// Time for an answer to begin.
+    patience: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, bearer: None, connection: None }
+        Self { endpoint, bearer: None, patience: TIMEOUT, connection: None }
     }
 
     /// With this token on every request.
     pub(super) fn with_bearer(mut self, token: Option<String>) -> Self {
         self.bearer = token;
+        self
+    }
+
+    /// Waiting so long for answers to begin: of what takes its time on purpose.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -155,7 +163,8 @@ impl Client {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|error| CallError::NoRelay(io::Error::other(error)))?;
-        let answer = tokio::time::timeout(TIMEOUT, self.exchange(request)).await.unwrap_or(Err(CallError::Timeout));
+        let patience = self.patience;
+        let answer = tokio::time::timeout(patience, self.exchange(request)).await.unwrap_or(Err(CallError::Timeout));
         if answer.is_err() {
             self.connection = None;
         }

@@ -20,6 +20,9 @@ use crate::simulator::{Options, Simulator};
 use crate::telemetry;
 use story::Story;
 
+/// What the page asks for before it changes anything; the demo has nothing to protect.
+const ADMIN_TOKEN: &str = "demo";
+
 /// The demo's only flag.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -52,10 +55,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// A relay on embedded defaults, but for its upstream and a directory that is gone afterwards.
 async fn build(cello: &Simulator, dir: &TempDir) -> Result<App, Failure> {
-    let outbox = dir.path().join("outbox").display().to_string();
+    let inside = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(dir.path().join("admin-token"), ADMIN_TOKEN)?;
     let mut flags = vec![
         ("cello.base_url", cello.base_url()),
-        ("outbox.dir", outbox),
+        ("outbox.dir", inside("outbox")),
+        ("admin.token_file", inside("admin-token")),
         // Only what goes wrong; the story says the rest.
         ("log.level", "error".to_owned()),
     ];
@@ -89,7 +94,9 @@ The relay and its stand-in for Cello stay up until ctrl-C. Try:
   curl -sS http://{ingest}/events -H 'Content-Type: application/json' -d '{{"eventName":"ReferralUpdated","payload":{{"ucc":"cello-ucc","newUserId":"you"}},"context":{{"event":{{"trigger":"new-signup"}}}}}}'
   curl -sS http://{ingest}/outbox
 
-What operators see: http://{admin}/api/status
+What operators see, with the outage, the warning and the dead letter (replay it with the token "{ADMIN_TOKEN}"):
+
+  http://{admin}/
 "#
     )
 }

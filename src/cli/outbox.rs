@@ -1,6 +1,7 @@
 //! `outbox …`: what waits, what died, and what to do about it.
 
 mod act;
+mod erase;
 mod export;
 mod look;
 mod model;
@@ -24,9 +25,11 @@ pub(super) enum Command {
     /// Check a stopped relay's outbox for damage
     Check(look::CheckArgs),
     /// Put dead letters back into the queue
-    Replay(act::Args),
+    Replay(act::ReplayArgs),
     /// End dead letters for good
     Discard(act::Args),
+    /// Erase a person: all that is kept of a newUserId
+    Erase(erase::Args),
     /// Print events as NDJSON, as `send -` takes them
     Export(export::Args),
     /// Let a stopped relay's events go to the upstream that is configured now
@@ -39,8 +42,9 @@ pub(super) async fn run(command: &Command, context: &Context) -> Result<(), Fail
         Command::List(args) => look::list(args, context).await,
         Command::Show(args) => look::show(args, context).await,
         Command::Check(args) => look::check(args, context),
-        Command::Replay(args) => act::run(&act::REPLAY, args, context).await,
-        Command::Discard(args) => act::run(&act::DISCARD, args, context).await,
+        Command::Replay(args) => act::replay(args, context).await,
+        Command::Discard(args) => act::discard(args, context).await,
+        Command::Erase(args) => erase::run(args, context).await,
         Command::Export(args) => export::run(args, context).await,
         Command::Rebind(args) => rebind::run(args, context),
     }

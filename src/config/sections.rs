@@ -55,6 +55,7 @@ fn outbox(reader: &mut Reader, cello: &cello::Settings) -> outbox::sqlite::Setti
         reserve: reader.size("outbox.reserve"),
         remember: reader.duration("outbox.remember"),
         remember_max: reader.count("outbox.remember_max", 0, i64::MAX as u64),
+        dead_max_age: reader.optional_duration("outbox.dead_max_age"),
         key_remember: reader.duration("idempotency.remember"),
         key_max_bytes: reader.size("idempotency.max_bytes"),
         allow_network_fs: reader.switch("outbox.allow_network_fs"),

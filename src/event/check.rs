@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::context::Context;
 use super::field::{Field, Kind};
 use super::{Checked, Checks, Event, Fault, STRIPPED_NAMED, TWICE, Trigger, Unchecked, UserId, encode, hints};
 
@@ -25,8 +24,8 @@ impl Unchecked<'_> {
         self.repeated(&mut faults);
         self.required(&mut faults);
         let raw_context = self.raw_context(&mut faults);
-        let context = Context::look(raw_context);
-        let hints = if checks == Checks::Off { Vec::new() } else { hints::find(&self.payload, &context) };
+        let context = &self.context;
+        let hints = if checks == Checks::Off { Vec::new() } else { hints::find(&self.payload, context) };
         if checks == Checks::Strict {
             // Said once: what is wrong for Cello is not also odd.
             let stated: Vec<Cow<'static, str>> = faults.iter().map(|fault| fault.field.clone()).collect();
@@ -85,7 +84,7 @@ impl Unchecked<'_> {
 
     /// The context's own bytes, `{}` if there is none.
     fn raw_context(&self, faults: &mut Vec<Fault>) -> &str {
-        match self.context.map(|json| (json, Kind::of(json))) {
+        match self.raw_context.map(|json| (json, Kind::of(json))) {
             Some((json, Kind::Object)) => json,
             None | Some((_, Kind::Null)) => "{}",
             Some((_, kind)) => {

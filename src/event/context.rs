@@ -1,7 +1,7 @@
 //! The fields of `context` that Cello predefines. Only looked at: the context goes through byte for byte.
 
+use super::cursor::Cursor;
 use super::field::{Field, Kind};
-use super::members::Members;
 
 /// What is known of a context. Of a name that occurs twice the last one counts, as for most parsers.
 #[derive(Debug, Default)]
@@ -28,13 +28,12 @@ impl<'a, const N: usize> Section<'a, N> {
         Self { kind: Kind::Null, fields: [const { Field::Absent }; N], names }
     }
 
-    fn look(&mut self, json: &'a str) {
-        self.kind = Kind::of(json);
-        for (name, value) in Members::of(json) {
-            if let Some(known) = self.names.iter().position(|known| *known == name) {
-                self.fields[known] = Field::of(value);
-            }
-        }
+    fn look(&mut self, cursor: &mut Cursor<'a>) {
+        let (names, fields) = (self.names, &mut self.fields);
+        self.kind = cursor.object(|cursor, name| match names.iter().position(|known| *known == name) {
+            Some(known) => fields[known] = cursor.field(),
+            None => drop(cursor.value()),
+        });
     }
 }
 
@@ -57,18 +56,14 @@ impl Default for Section<'_, 5> {
 }
 
 impl<'a> Context<'a> {
-    /// Looks at a context that is known to be a JSON object.
-    pub(super) fn look(json: &'a str) -> Self {
-        let mut context = Self::default();
-        for (name, value) in Members::of(json) {
-            match &*name {
-                "event" => context.event.look(value),
-                "newUser" => context.new_user.look(value),
-                "subscription" => context.subscription.look(value),
-                _ => {}
-            }
-        }
-        context
+    /// Looks at the value at the cursor.
+    pub(super) fn look(&mut self, cursor: &mut Cursor<'a>) {
+        cursor.object(|cursor, name| match &*name {
+            "event" => self.event.look(cursor),
+            "newUser" => self.new_user.look(cursor),
+            "subscription" => self.subscription.look(cursor),
+            _ => drop(cursor.value()),
+        });
     }
 
     pub(super) fn trigger(&self) -> &Field<'a> {

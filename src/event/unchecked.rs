@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::de::IgnoredAny;
 
+use super::context::Context;
+use super::cursor::Cursor;
 use super::field::{Field, Kind};
-use super::members::Members;
 
 /// Nesting that is followed, the event's own braces included.
 pub(super) const MAX_DEPTH: usize = 128;
@@ -59,7 +60,9 @@ pub struct Unchecked<'a> {
     pub(super) event_name: Field<'a>,
     pub(super) payload_kind: Option<Kind>,
     pub(super) payload: Payload<'a>,
-    pub(super) context: Option<&'a str>,
+    pub(super) context: Context<'a>,
+    /// Its own bytes.
+    pub(super) raw_context: Option<&'a str>,
     pub(super) unknown: Vec<Cow<'a, str>>,
     pub(super) twice: Vec<&'static str>,
     seen: u8,
@@ -89,37 +92,40 @@ impl<'a> Unchecked<'a> {
             return Err(Malformed { message, at: Some(place(body, offset)) });
         }
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| Malformed::json(&error))?;
-        let mut unchecked = Unchecked { kind: Some(Kind::of(text.trim_ascii_start())), ..Unchecked::default() };
-        for (name, value) in Members::of(text) {
-            unchecked.take(name, value);
-        }
+        let mut unchecked = Unchecked::default();
+        let kind = Cursor::new(text).object(|cursor, name| unchecked.take(cursor, name));
+        unchecked.kind = Some(kind);
         Ok(unchecked)
     }
 
-    fn take(&mut self, name: Cow<'a, str>, value: &'a str) {
+    fn take(&mut self, cursor: &mut Cursor<'a>, name: Cow<'a, str>) {
         match &*name {
             "eventName" => {
                 note(&mut self.seen, 0, "eventName", &mut self.twice);
-                self.event_name = Field::of(value);
+                self.event_name = cursor.field();
             }
             "payload" => {
                 note(&mut self.seen, 1, "payload", &mut self.twice);
-                self.payload_kind = Some(Kind::of(value));
-                for (name, value) in Members::of(value) {
-                    self.payload.take(name, value);
-                }
+                let kind = cursor.object(|cursor, name| self.payload.take(cursor, name));
+                self.payload_kind = Some(kind);
             }
             "context" => {
                 note(&mut self.seen, 2, "context", &mut self.twice);
-                self.context = Some(value);
+                let start = cursor.place();
+                self.context.look(cursor);
+                self.raw_context = Some(cursor.since(start));
             }
-            _ => self.unknown.push(name),
+            _ => {
+                self.unknown.push(name);
+                cursor.value();
+            }
         }
     }
 }
 
 impl<'a> Payload<'a> {
-    fn take(&mut self, name: Cow<'a, str>, value: &'a str) {
+    fn take(&mut self, cursor: &mut Cursor<'a>, name: Cow<'a, str>) {
+        let value = cursor.field();
         let (bit, path, field) = match &*name {
             "ucc" => (0, "payload.ucc", &mut self.ucc),
             "newUserId" => (1, "payload.newUserId", &mut self.new_user_id),
@@ -128,7 +134,7 @@ impl<'a> Payload<'a> {
             _ => return self.unknown.push(name),
         };
         note(&mut self.seen, bit, path, &mut self.twice);
-        *field = Field::of(value);
+        *field = value;
     }
 }
 
@@ -144,9 +150,7 @@ fn note(seen: &mut u8, bit: u8, path: &'static str, twice: &mut Vec<&'static str
 /// parser's business.
 fn too_deep(json: &[u8]) -> Option<usize> {
     // Hardly any event has so many brackets at all, and counting them is a tenth of the work.
-    if memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_none() {
-        return None;
-    }
+    memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH)?;
     let (mut depth, mut in_string, mut offset) = (0usize, false, 0);
     while let Some(byte) = json.get(offset) {
         match byte {

@@ -41,7 +41,8 @@ pub enum BodyError {
     NotGzip,
 }
 
-/// What all bodies being read may take together.
+/// What all bodies that did not come in one piece may take together, from their first byte until
+/// their [`Whole`] is dropped.
 ///
 /// Whoever finds it spent waits. So that bodies half read cannot wait for each other for ever, one at a
 /// time goes on regardless, within [`OVERDRAFT`].
@@ -61,6 +62,14 @@ impl Budget {
     fn share(&self) -> Share<'_> {
         Share { budget: self, held: None, bytes: 0, overdraft: None }
     }
+}
+
+/// A body that was read. Keep it while what was made of it waits for the disk: then many large bodies
+/// wait in their clients, not in memory.
+pub struct Whole<'b> {
+    /// Its bytes.
+    pub bytes: Bytes,
+    _share: Share<'b>,
 }
 
 /// One body's part of the budget: grows with what has arrived, so that a slow client cannot hoard.
@@ -104,18 +113,23 @@ impl Share<'_> {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read(body: &mut Incoming, max: usize, silence: Duration, budget: &Budget) -> Result<Bytes, BodyError> {
+pub async fn read<'b>(
+    body: &mut Incoming,
+    max: usize,
+    silence: Duration,
+    budget: &'b Budget,
+) -> Result<Whole<'b>, BodyError> {
     if body.size_hint().lower() > max as u64 {
         return Err(BodyError::TooLarge);
     }
-    let Some(first) = data(body, silence, None).await? else { return Ok(Bytes::new()) };
+    let mut share = budget.share();
+    let first = data(body, silence, None).await?.unwrap_or_default();
     if first.len() > max {
         return Err(BodyError::TooLarge);
     }
     if body.is_end_stream() {
-        return Ok(first);
+        return Ok(Whole { bytes: first, _share: share });
     }
-    let mut share = budget.share();
     share.grow(first.len()).await;
     let mut whole = BytesMut::from(first);
     while let Some(piece) = data(body, silence, share.deadline()).await? {
@@ -125,7 +139,7 @@ pub async fn read(body: &mut Incoming, max: usize, silence: Duration, budget: &B
         share.grow(piece.len()).await;
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    Ok(Whole { bytes: whole.freeze(), _share: share })
 }
 
 /// Decompresses at most `max` bytes, of as many members as there are. Others get their turn meanwhile: a body of
@@ -133,9 +147,9 @@ pub async fn read(body: &mut Incoming, max: usize, silence: Duration, budget: &B
 ///
 /// # Errors
 /// [`BodyError::TooLarge`] as soon as there are more, [`BodyError::NotGzip`].
-pub async fn gunzip(compressed: Bytes, max: usize, budget: &Budget) -> Result<Bytes, BodyError> {
+pub async fn gunzip<'b>(compressed: Whole<'_>, max: usize, budget: &'b Budget) -> Result<Whole<'b>, BodyError> {
     let mut share = budget.share();
-    let mut decoder = GzDecoder::new(compressed.reader());
+    let mut decoder = GzDecoder::new(compressed.bytes.clone().reader());
     let mut whole = Vec::new();
     let mut piece = [0; 4 * PIECE];
     loop {
@@ -144,7 +158,7 @@ pub async fn gunzip(compressed: Bytes, max: usize, budget: &Budget) -> Result<By
         if read == 0 {
             let rest = decoder.into_inner();
             if !rest.get_ref().has_remaining() {
-                return Ok(Bytes::from(whole));
+                return Ok(Whole { bytes: Bytes::from(whole), _share: share });
             }
             decoder = GzDecoder::new(rest);
         }

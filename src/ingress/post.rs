@@ -48,20 +48,21 @@ impl Shared {
         let single = route == Route::Events;
         let layout = media_type(head, !single)?;
         let key = idempotency_key(head)?;
-        let body = self.body(head, body, single).await?;
+        let whole = self.body(head, body, single).await?;
+        let body = &whole.bytes;
         let checked = if single {
-            vec![event::read(&body, self.settings.checks).map_err(|refused| notes::refusal(&refused))?]
+            vec![event::read(body, self.settings.checks).map_err(|refused| notes::refusal(&refused))?]
         } else {
-            batch::read(&body, layout, &self.settings)?
+            batch::read(body, layout, &self.settings)?
         };
         let notes = notes::fragment(&checked, single);
         let key = key.map(|key| Key {
             route: if single { outbox::Route::Events } else { outbox::Route::Batch },
             key,
-            body: Sha256::digest(&body).into(),
+            body: Sha256::digest(body).into(),
             notes: notes.clone(),
         });
-        drop(body);
+        // `whole` is kept until the events are stored: see http::body::Whole.
         let count = checked.len() as u64;
         match self.store(head, checked, key).await {
             Ok(receipt) => Ok(stored(&receipt, &notes, single)),
@@ -79,19 +80,24 @@ impl Shared {
     }
 
     /// The whole body, decompressed.
-    pub(super) async fn body(&self, head: &Parts, body: &mut Incoming, single: bool) -> Result<Bytes, Box<Refusal>> {
+    pub(super) async fn body(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+        single: bool,
+    ) -> Result<body::Whole<'_>, Box<Refusal>> {
         let (max, setting) = match single {
             true => (self.settings.max_body_bytes, "ingest.max_body_bytes"),
             false => (self.settings.max_batch_bytes, "ingest.max_batch_bytes"),
         };
         let unreadable = |error| answer::unreadable(error, max, setting);
         let compressed = is_gzip(head)?;
-        let mut bytes = body::read(body, max, self.settings.idle_timeout, &self.budget).await.map_err(unreadable)?;
+        let mut whole = body::read(body, max, self.settings.idle_timeout, &self.budget).await.map_err(unreadable)?;
         if compressed {
-            bytes = body::gunzip(bytes, max, &self.budget).await.map_err(unreadable)?;
+            whole = body::gunzip(whole, max, &self.budget).await.map_err(unreadable)?;
         }
-        self.metrics.ingest_bytes.inc_by(bytes.len() as u64);
-        Ok(bytes)
+        self.metrics.ingest_bytes.inc_by(whole.bytes.len() as u64);
+        Ok(whole)
     }
 
     /// For operators: each kind with the fields it is about, which are known ones.

@@ -34,7 +34,7 @@ impl Shared {
             let message = "expected {\"accessKeyId\": \"…\", \"secretAccessKey\": \"…\"} or {\"refreshToken\": \"…\"}";
             answer::refuse(StatusCode::BAD_REQUEST, message)
         };
-        let ask: Ask = serde_json::from_slice(&body).map_err(|_| shape())?;
+        let ask: Ask = serde_json::from_slice(&body.bytes).map_err(|_| shape())?;
         let (offered, by_keys) = match (ask.access_key_id, ask.secret_access_key, ask.refresh_token) {
             (Some(_), Some(secret), _) => (secret, true),
             (_, _, Some(refresh)) => (refresh, false),

@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 
 use super::lease::Returns;
 use super::{
-    AppendError, Batch, Bound, Claimed, DeadLetters, Detail, Filter, Lease, Listed, Outbox, Outcome, Progress,
-    ReadError, Receipt, Report, Selection, SettleError, Settled, Stats, Wait, Want,
+    AppendError, Batch, Bound, Claimed, DeadGroup, DeadLetters, Detail, Erased, Filter, Lease, Listed, Outbox, Outcome,
+    Progress, ReadError, Receipt, Replayed, Report, Selection, SettleError, Settled, Stats, Terms, Wait, Want,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::event::EventId;
+use crate::event::{EventId, UserId};
 use crate::reason::Reason;
 use model::Inner;
 
@@ -175,16 +175,20 @@ impl DeadLetters for Memory {
         let entry = inner.waiting.get(&id.seq()).or_else(|| inner.dead.get(&id.seq())).filter(|entry| entry.id == id);
         let detail = entry.and_then(|entry| {
             let (body, attempts) = (entry.event.body.clone(), entry.attempts.clone());
-            Some(Detail { listed: inner.listed(entry)?, body, attempts })
+            Some(Detail { listed: inner.listed(entry)?, body, attempts, overtaken_at: entry.overtaken_at })
         });
         Box::pin(std::future::ready(Ok(detail)))
     }
 
-    fn replay(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
-        self.change(|inner, _| {
+    fn dead_groups(&self) -> Wait<'_, Result<Vec<DeadGroup>, ReadError>> {
+        let groups = self.inner().dead_groups();
+        Box::pin(std::future::ready(Ok(groups)))
+    }
+
+    fn replay(&self, which: Selection, terms: Terms) -> Wait<'_, Result<Replayed, ReadError>> {
+        self.change(move |inner, _| {
             let seqs = inner.selected(which);
-            seqs.iter().for_each(|seq| inner.replay(*seq));
-            Ok(seqs.len() as u64)
+            Ok(inner.replay_all(seqs, terms))
         })
     }
 
@@ -193,6 +197,23 @@ impl DeadLetters for Memory {
             let seqs = inner.selected(which);
             seqs.iter().for_each(|seq| inner.discard(*seq));
             Ok(seqs.len() as u64)
+        })
+    }
+
+    fn erase(&self, user: UserId) -> Wait<'_, Result<Erased, ReadError>> {
+        Box::pin(async move {
+            let (mut erased, end) = (Erased { is_overwritten: true, ..Erased::default() }, self.inner().next_seq);
+            loop {
+                self.inner().erase(&user, end, &mut erased);
+                self.changed.notify_waiters();
+                let mut changed = std::pin::pin!(self.changed.notified());
+                changed.as_mut().enable();
+                // What landed between the two would not be told of again.
+                if !self.inner().erase(&user, end, &mut erased) {
+                    return Ok(erased);
+                }
+                changed.await;
+            }
         })
     }
 }

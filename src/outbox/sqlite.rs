@@ -5,7 +5,7 @@
 //! | `inbox` | the bounded way from async callers to the writer |
 //! | `writer` | the loop: take all, one transaction, answer, hand out; failure and opening anew |
 //! | `apply` | what a transaction writes for appends and settles |
-//! | `decide` | the same for operators' decisions |
+//! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
 //! | `recovery` | damage |
@@ -16,6 +16,7 @@
 mod apply;
 mod decide;
 mod env;
+mod erase;
 mod fault;
 mod hand_out;
 mod inbox;
@@ -41,22 +42,22 @@ use tokio::time::Instant;
 
 use self::env::{Env, Volume};
 use self::fault::Fault;
-use self::inbox::{Command, Decision, Inbox};
+use self::inbox::{Command, Decided, Decision, Inbox};
 use self::reader::Question;
 use self::shared::Shared;
 use self::store::Failure;
 use self::volume::Home;
 use super::lease::Returns;
 use super::{
-    AppendError, Batch, Claimed, DeadLetters, Detail, Filter, Lease, Listed, Outbox, Outcome, ReadError, Receipt,
-    Report, Selection, SettleError, Settled, Stats, Wait, Want,
+    AppendError, Batch, Claimed, DeadGroup, DeadLetters, Detail, Erased, Filter, Lease, Listed, Outbox, Outcome,
+    ReadError, Receipt, Replayed, Report, Selection, SettleError, Settled, Stats, Terms, Wait, Want,
 };
 use crate::clock::Clock;
-use crate::event::EventId;
+use crate::event::{EventId, UserId};
 use crate::metrics::Metrics;
 pub use env::Seams;
 pub use fault::OpenError;
-pub use offline::{Offline, offline};
+pub use offline::{Offline, erase_stopped, offline};
 
 /// `outbox.*` and `idempotency.*`
 #[derive(Clone, Debug)]
@@ -76,6 +77,8 @@ pub struct Settings {
     pub remember: Duration,
     /// How many delivered events are remembered.
     pub remember_max: u64,
+    /// Dead letters are discarded so long after they died; `None` keeps them until an operator decides.
+    pub dead_max_age: Option<Duration>,
     /// How long an idempotency key is remembered.
     pub key_remember: Duration,
     /// Room for idempotency keys; the oldest go first.
@@ -85,6 +88,11 @@ pub struct Settings {
     /// The base URL this outbox belongs to.
     pub upstream: String,
 }
+
+/// An erasure waits so long for what is in flight: a whole request and its settle.
+const LANDING: Duration = Duration::from_secs(30);
+/// It looks so often whether it has landed.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The embedded store. Dropping it without [`Outbox::close`] is like a crash: nothing is lost.
 pub struct Sqlite {
@@ -171,7 +179,7 @@ impl Sqlite {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn decide(&self, decision: Decision, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
+    fn decide(&self, decision: Decision, which: Selection) -> Wait<'_, Result<Decided, ReadError>> {
         let (reply, answer) = oneshot::channel();
         drop(self.shared.inbox.push(Command::Decide { decision, which, reply }));
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ReadError("it is closed".to_owned()))) })
@@ -279,8 +287,18 @@ impl Outbox for Sqlite {
 
 impl DeadLetters for Sqlite {
     fn list(&self, filter: Filter, after: Option<EventId>, limit: usize) -> Wait<'_, Result<Vec<Listed>, ReadError>> {
-        let (reply, answer) = oneshot::channel();
-        Box::pin(self.ask(Question::List { filter, after, limit, reply }, answer))
+        Box::pin(async move {
+            let (mut lines, mut next) = (Vec::new(), Some(after.map_or(0, |id| id.seq() + 1)));
+            // Part by part, so that a rare filter keeps no other question waiting.
+            while let Some(from) = next.filter(|_| lines.len() < limit) {
+                let (reply, answer) = oneshot::channel();
+                let (filter, limit) = (filter.clone(), limit - lines.len());
+                let found = self.ask(Question::List { filter, from, limit, reply }, answer).await?;
+                lines.extend(found.lines);
+                next = found.next;
+            }
+            Ok(lines)
+        })
     }
 
     fn show(&self, id: EventId) -> Wait<'_, Result<Option<Detail>, ReadError>> {
@@ -288,11 +306,36 @@ impl DeadLetters for Sqlite {
         Box::pin(self.ask(Question::Show { id, reply }, answer))
     }
 
-    fn replay(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
-        self.decide(Decision::Replay, which)
+    fn dead_groups(&self) -> Wait<'_, Result<Vec<DeadGroup>, ReadError>> {
+        let (reply, answer) = oneshot::channel();
+        Box::pin(self.ask(Question::Groups { reply }, answer))
+    }
+
+    fn replay(&self, which: Selection, terms: Terms) -> Wait<'_, Result<Replayed, ReadError>> {
+        if terms.limit == 0 {
+            return Box::pin(std::future::ready(Ok(Replayed::default())));
+        }
+        let decided = self.decide(Decision::Replay(terms), which);
+        Box::pin(async move { Ok(decided.await?.replayed) })
     }
 
     fn discard(&self, which: Selection) -> Wait<'_, Result<u64, ReadError>> {
-        self.decide(Decision::Discard, which)
+        let decided = self.decide(Decision::Discard, which);
+        Box::pin(async move { Ok(decided.await?.replayed.count) })
+    }
+
+    fn erase(&self, user: UserId) -> Wait<'_, Result<Erased, ReadError>> {
+        Box::pin(async move {
+            let all = Selection::Matching(Filter::default());
+            let mut pass = self.decide(Decision::Erase(user.clone()), all).await?;
+            let mut erased = pass.erased;
+            let give_up_at = Instant::now() + LANDING;
+            while !pass.flying.is_empty() && Instant::now() < give_up_at && !self.shared.inbox.is_closed() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                pass = self.decide(Decision::Erase(user.clone()), Selection::Ids(pass.flying)).await?;
+                erased.add(pass.erased);
+            }
+            Ok(erased)
+        })
     }
 }

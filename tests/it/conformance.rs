@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
+mod decisions;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use cello_relay::outbox::memory::{Limits, Memory};
 use cello_relay::outbox::sqlite::{Seams, Settings, Sqlite};
 use cello_relay::outbox::{
     ATTEMPTS_KEPT, AppendError, Bound, Claimed, DeadLetters, Filter, Key, Ledger, Outbox, Outcome, Progress, Route,
-    Selection, SettleError, Settled, State, Want,
+    Selection, SettleError, Settled, State, Terms, Want,
 };
 use cello_relay::reason::Reason;
 
@@ -222,7 +224,10 @@ async fn a_dead_letter_leaves_the_order_and_takes_its_old_place_when_replayed() 
         assert_eq!(subject.state(appended[0]).await, Some(State::Dead));
         assert_eq!(subject.ledger().dead, 1);
 
-        assert_eq!(subject.store.replay(Selection::Ids(vec![appended[0]])).await.unwrap(), 1);
+        assert_eq!(
+            subject.store.replay(Selection::Ids(vec![appended[0]]), Terms::everything()).await.unwrap().count,
+            1
+        );
         assert_eq!(subject.state(appended[0]).await, Some(State::Pending));
         assert!(subject.nothing_is_due().await, "its user is busy");
         subject.settle(second, delivered()).await;

@@ -3,9 +3,11 @@
 mod cello;
 mod config;
 mod conformance;
+mod erase;
 mod forwarder;
 mod http;
 mod ingress;
+mod listing;
 mod outbox_file;
 mod outbox_model;
 mod outbox_support;

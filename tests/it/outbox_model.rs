@@ -9,7 +9,7 @@ use cello_relay::clock::Clock;
 use cello_relay::event::EventId;
 use cello_relay::outbox::memory::Memory;
 use cello_relay::outbox::sqlite::Sqlite;
-use cello_relay::outbox::{Batch, Claimed, DeadLetters, Filter, Key, Outbox, Outcome, Route, Selection, Want};
+use cello_relay::outbox::{Batch, Claimed, DeadLetters, Filter, Key, Outbox, Outcome, Route, Selection, Terms, Want};
 use cello_relay::reason::Reason;
 use proptest::prelude::*;
 
@@ -108,7 +108,10 @@ impl Pair {
             Action::Pass(seconds) => self.clock.pass(Duration::from_secs(seconds)),
             Action::Replay(which) => {
                 let which = self.selection(which);
-                let counts = (self.sqlite().replay(which.clone()).await, self.model.replay(which).await);
+                let counts = {
+                    let terms = Terms::default();
+                    (self.sqlite().replay(which.clone(), terms).await, self.model.replay(which, terms).await)
+                };
                 assert_eq!(counts.0.unwrap(), counts.1.unwrap());
             }
             Action::Discard(which) => {

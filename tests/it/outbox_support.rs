@@ -28,6 +28,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         reserve: 0,
         remember: Duration::from_secs(3600),
         remember_max: 100_000,
+        dead_max_age: None,
         key_remember: Duration::from_secs(86_400),
         key_max_bytes: 64 << 20,
         allow_network_fs: true,

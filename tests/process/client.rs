@@ -77,8 +77,8 @@ impl<S: Read + Write> Client<S> {
         let mut headers = Vec::new();
         loop {
             let line = self.line()?;
-            let Some((name, value)) = line.split_once(": ") else { break };
-            headers.push((name.to_owned(), value.to_owned()));
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let mut answer = Answer { status, headers, body: String::new() };
         if let Some(length) = answer.header("content-length").and_then(|length| length.parse().ok()) {

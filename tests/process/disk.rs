@@ -18,13 +18,14 @@ pub(crate) fn preload_library(name: &str) -> PathBuf {
     library
 }
 
-struct Disk {
-    setup: Setup,
+/// A relay whose disk fails on demand.
+pub(crate) struct Disk {
+    pub(crate) setup: Setup,
     switch: PathBuf,
 }
 
 impl Disk {
-    fn new(upstream: &Upstream) -> Self {
+    pub(crate) fn new(upstream: &Upstream) -> Self {
         let mut setup = Setup::new(&upstream.base_url());
         let switch = setup.dir().join("fault");
         std::fs::write(&switch, "").expect("a file");
@@ -36,7 +37,8 @@ impl Disk {
         Self { setup, switch }
     }
 
-    fn fails(&self, how: &str) {
+    /// From now on: a word that `tests/support/fault.c` knows; none heals.
+    pub(crate) fn fails(&self, how: &str) {
         std::fs::write(&self.switch, how).expect("a file");
     }
 }

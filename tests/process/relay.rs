@@ -89,6 +89,18 @@ impl Setup {
     pub(crate) fn start(&self) -> Relay {
         Relay::start(self.command(&["run"]))
     }
+
+    /// The same under `strace`, which writes what concerns disk and sockets to `trace`. The relay is the child,
+    /// the tracer stands aside (`-D`): signals reach the relay.
+    pub(crate) fn start_traced(&self, trace: &Path) -> Relay {
+        let relay = self.command(&["run"]);
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-y", "-s", "65536", "-o"]).arg(trace);
+        command.args(["-e", "trace=pwrite64,pwritev,fsync,fdatasync,write,writev,sendto,sendmsg", "--"]);
+        command.arg(relay.get_program()).args(relay.get_args()).env_clear().envs(&self.environment);
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Relay::start(command)
+    }
 }
 
 /// A running relay; killed when dropped.

@@ -110,9 +110,9 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             code: "dead_letters_full",
             severity: Severity::Critical,
             sentence: format!(
-                "{} take their half of the outbox: events that Cello refuses now wait at the head of their users' \
+                "Dead letters ({}) take their half of the outbox: events that Cello refuses now wait at the head of their users' \
                  queues and are tried every 5 min. Mend and replay, or export and discard; then it goes on by itself.",
-                count_of(dead, "dead letter")
+                number(dead)
             ),
             since: None,
             count: dead,
@@ -123,8 +123,8 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             code: "dead_letters",
             severity: Severity::Warning,
             sentence: format!(
-                "{} wait for a decision: Cello refused them or they were given up. Nothing happens to them by itself: \
-                 see why, then replay or discard.",
+                "{} to decide on: refused by Cello, or given up. Nothing more happens by itself: see why, then replay \
+                 or discard.",
                 count_of(dead, "dead letter")
             ),
             since: None,

@@ -108,7 +108,7 @@ fn table() -> Vec<Row> {
             "dead_letters_full",
             Critical,
             |it| (it.stats.ledger.dead, it.dead_held_back) = (7_000, true),
-            &["7,000 dead letters", "every 5 min"],
+            &["Dead letters (7,000)", "every 5 min"],
         ),
         row("lost_events", Critical, |it| it.stats.ledger.lost = 1, &["1 event that", "damaged file"]),
         row("quarantined", Warning, |it| it.stats.quarantined_files = 2, &["2 *.damaged.db"]),

@@ -1,4 +1,5 @@
-//! The story: events accepted, Cello away, events waiting, Cello back, everything delivered in order.
+//! The story: events accepted, Cello away, events waiting, Cello back, everything delivered in order; then one
+//! event that needs an operator.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,7 +71,24 @@ impl<'a> Story<'a> {
         let back = Instant::now();
         self.delivered().await?;
         say(&format!("   {} delivered, {:.2?} later", self.count("events_delivered_total").await?, back.elapsed()))?;
-        self.check().await
+        self.check().await?;
+        self.leave_work().await
+    }
+
+    /// Leaves something for the operator: a warning at the door, and an event that Cello refuses once, so that a
+    /// replay mends it.
+    async fn leave_work(&mut self) -> Result<(), Failure> {
+        say("\n4. One more event is doubtful, and Cello refuses it:")?;
+        let refusal = r#"{"path": "/events", "user": "user-odd", "status": 400, "message": "no such ucc", "times": 1}"#;
+        self.cello.faults(refusal.parse().map_err(|error| broken(&format!("{error}")))?);
+        let json = [("content-type", "application/json")];
+        let answer = self.ingest.call(Method::POST, "/events", &json, ODD_EVENT.into()).await.map_err(call)?;
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        say(&format!("   answered {} with a warning: {}", answer.status.as_u16(), body["warnings"][0]))?;
+        self.delivered().await?;
+        let dead = self.dead().await?;
+        say(&format!("   {dead} dead letter: kept until an operator replays or discards it"))?;
+        if dead == 1.0 { Ok(()) } else { Err(broken("a refused event is no dead letter")) }
     }
 
     /// Waits until the relay takes events.
@@ -151,6 +169,9 @@ impl<'a> Story<'a> {
         if right == USERS && dead == 0.0 { Ok(()) } else { Err(broken("an event is missing, doubled or out of order")) }
     }
 }
+
+/// Its trigger is misspelt.
+const ODD_EVENT: &str = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"cello-ucc-old","newUserId":"user-odd"},"context":{"event":{"trigger":"new-sigup","timestamp":"2026-11-20T03:18:01.620Z"},"newUser":{"id":"user-odd"}}}"#;
 
 fn say(line: &str) -> Result<(), Failure> {
     output::print(&format!("{line}\n"))

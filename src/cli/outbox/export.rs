@@ -45,7 +45,8 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let answer = match client.start(Method::GET, &path, &[], Bytes::new()).await {
         Ok(answer) => answer,
         Err(error) => {
-            let which = Which { state: args.state.as_deref(), user: args.user.as_deref(), reason: args.reason };
+            let (state, user) = (args.state.as_deref(), args.user.as_deref());
+            let which = Which { state, user, reason: args.reason, ..Which::default() };
             source::stopped(&whereabouts, &client, &error)?.export(&which, args.reveal, &mut stdout)?;
             return Ok(stdout.flush()?);
         }

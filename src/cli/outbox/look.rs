@@ -1,10 +1,13 @@
 //! `outbox stats|list|show|check`: reading. Personal data only with `--reveal`.
 
+use std::time::Duration;
+
 use super::model::{Page, Row, Status};
 use super::offline::Stopped;
 use super::source::{self, Question, Which};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{Context, output};
+use crate::config;
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -37,6 +40,12 @@ pub(in crate::cli) struct ListArgs {
     /// Only dead of, or last failed with, this reason
     #[arg(long, value_parser = reason)]
     reason: Option<Reason>,
+    /// Only accepted longer ago than this, e.g. 2h
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    older_than: Option<Duration>,
+    /// Only accepted within this time, e.g. 15m
+    #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+    newer_than: Option<Duration>,
     /// Go on after this event
     #[arg(long, value_name = "ID")]
     after: Option<EventId>,
@@ -74,7 +83,9 @@ pub(super) async fn stats(args: &StatsArgs, context: &Context) -> Result<(), Fai
 }
 
 pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<(), Failure> {
-    let which = Which { state: args.state.as_deref(), user: args.user.as_deref(), reason: args.reason };
+    let (older_than, newer_than) = (args.older_than, args.newer_than);
+    let (state, user, reason) = (args.state.as_deref(), args.user.as_deref(), args.reason);
+    let which = Which { state, user, reason, older_than, newer_than };
     let question = Question::List { which, after: args.after, limit: args.limit, reveal: args.reveal };
     let found = source::ask(question, context).await?;
     if args.json {

@@ -130,6 +130,8 @@ pub(super) struct Row {
     message: Option<String>,
     request_id: Option<String>,
     history: Vec<Attempt>,
+    warnings: Vec<String>,
+    support: Option<String>,
     body: Option<serde_json::Value>,
 }
 
@@ -196,6 +198,13 @@ impl Row {
                 ]);
             }
             text.push_str(&format!("\n{}", table.render()));
+        }
+        for warning in &self.warnings {
+            text.push_str(&format!("\nwarning: {}\n", output::printable(warning)));
+        }
+        if let Some(support) = &self.support {
+            text.push_str("\nfor Cello's support:\n");
+            support.lines().for_each(|line| text.push_str(&format!("  {}\n", output::printable(line))));
         }
         if let Some(body) = &self.body {
             text.push_str(&format!("\n{body:#}\n"));

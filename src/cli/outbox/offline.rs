@@ -104,6 +104,15 @@ impl Stopped {
         Ok(json!({ "events": events, "next": next }))
     }
 
+    /// What is kept of a person, by state.
+    pub(super) fn found_of(&self, user: &str) -> Result<Value, Failure> {
+        let filter = Filter { user: Some(UserId::new(user)), ..Filter::default() };
+        let lines = self.outbox.list(&filter, None, usize::MAX)?;
+        let of = |state| lines.iter().filter(|line| line.report.state == state).count();
+        let (pending, retrying, dead) = (of(State::Pending), of(State::Retrying), of(State::Dead));
+        Ok(json!({"count": lines.len(), "pending": pending, "retrying": retrying, "in_flight": 0, "dead": dead}))
+    }
+
     fn show(&self, id: EventId, reveal: bool) -> Result<Option<Value>, Failure> {
         let Some(detail) = self.outbox.show(id)? else { return Ok(None) };
         Ok(Some(view::detail(&detail, reveal)))
@@ -133,5 +142,7 @@ impl Stopped {
 fn filter(which: &Which<'_>) -> Filter {
     let states = [State::Pending, State::InFlight, State::Retrying, State::Dead];
     let state = which.state.and_then(|name| states.into_iter().find(|state| state.as_str() == name));
-    Filter { state, user: which.user.map(UserId::new), reason: which.reason }
+    let now = SystemClock.now();
+    let (until, since) = (which.older_than.map(|age| now.minus(age)), which.newer_than.map(|age| now.minus(age)));
+    Filter { state, user: which.user.map(UserId::new), reason: which.reason, since, until }
 }

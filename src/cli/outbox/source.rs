@@ -1,6 +1,7 @@
 //! Where events are read from: the running relay, or the directory of one that is stopped.
 
 use std::io;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
@@ -21,11 +22,14 @@ pub(super) enum Question<'a> {
 }
 
 /// Which events are meant.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Which<'a> {
     pub(super) state: Option<&'a str>,
     pub(super) user: Option<&'a str>,
     pub(super) reason: Option<Reason>,
+    /// Ages.
+    pub(super) older_than: Option<Duration>,
+    pub(super) newer_than: Option<Duration>,
 }
 
 impl Question<'_> {
@@ -37,11 +41,15 @@ impl Question<'_> {
                 format!("/api/events/{id}{}", query(&[("reveal", reveal.then_some("true"))]))
             }
             Question::List { which, after, limit, reveal } => {
+                let seconds = |age: Option<Duration>| age.map(|age| age.as_secs().to_string());
+                let (older, newer) = (seconds(which.older_than), seconds(which.newer_than));
                 let (after, limit) = (after.map(|id| id.to_string()), limit.to_string());
                 let parameters = [
                     ("state", which.state),
                     ("user", which.user),
                     ("reason", which.reason.map(Reason::as_str)),
+                    ("older_than", older.as_deref()),
+                    ("newer_than", newer.as_deref()),
                     ("after", after.as_deref()),
                     ("limit", Some(limit.as_str())),
                     ("reveal", reveal.then_some("true")),

@@ -116,7 +116,7 @@ async fn a_stopped_relays_directory_answers_as_the_relay_would_redacted_unless_a
     let status: Status = ask(Question::Status, &context).await.unwrap().read().unwrap();
     assert_eq!((status.queue.waiting(), status.state.as_str()), (1, "stopped"));
 
-    let which = Which { state: None, user: None, reason: None };
+    let which = Which::default();
     let list = |reveal| ask(Question::List { which, after: None, limit: 10, reveal }, &context);
     let hidden = list(false).await.unwrap().text();
     assert!(!hidden.contains(USER) && hidden.contains("invoice-paid"), "{hidden}");
@@ -135,7 +135,7 @@ async fn an_export_of_a_stopped_directory_is_what_was_stored_line_by_line() {
     let dir = tempfile::tempdir().unwrap();
     stopped_outbox(dir.path()).await;
     let stopped = Stopped::open(dir.path()).unwrap().expect("an outbox");
-    let which = Which { state: None, user: None, reason: None };
+    let which = Which::default();
     let export = |reveal| {
         let mut text = Vec::new();
         stopped.export(&which, reveal, &mut text).unwrap();

@@ -7,8 +7,8 @@ use super::Limits;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, UserId};
 use crate::outbox::{
-    ATTEMPTS_KEPT, AppendError, Attempt, Batch, Bound, Filter, Key, Ledger, Listed, Outcome, Progress, Receipt, Report,
-    Route, Selection, SettleError, Settled, State, Want,
+    ATTEMPTS_KEPT, AppendError, Attempt, Batch, Bound, DeadGroup, Erased, Filter, Key, Ledger, Listed, Outcome,
+    Progress, Receipt, Replayed, Report, Route, Selection, SettleError, Settled, State, Terms, Want, may_be_counted,
 };
 use crate::reason::Reason;
 
@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) next_at: Option<Timestamp>,
     pub(super) reason: Option<Reason>,
     pub(super) attempts: Vec<Attempt>,
+    /// When a later event of its user was delivered, while it was dead.
+    pub(super) overtaken_at: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -64,7 +66,8 @@ impl Inner {
         for event in batch.events {
             let id = EventId::new(now, self.next_seq, 0);
             let (progress, attempts) = (Progress::default(), Vec::new());
-            let entry = Entry { id, event, progress, delivered_mark: 0, next_at: None, reason: None, attempts };
+            let (delivered_mark, next_at, reason, overtaken_at) = (0, None, None, None);
+            let entry = Entry { id, event, progress, delivered_mark, next_at, reason, attempts, overtaken_at };
             self.waiting.insert(self.next_seq, entry);
             self.next_seq += 1;
             self.ledger.accepted += 1;
@@ -163,6 +166,8 @@ impl Inner {
             message: None,
             request_id,
         };
+        let overtaken = self.dead.range_mut(..seq).filter(|(_, dead)| dead.event.user == entry.event.user);
+        overtaken.for_each(|(_, dead)| dead.overtaken_at = dead.overtaken_at.or(Some(now)));
         self.done.insert(seq, (entry.id, report));
         self.ledger.delivered += 1;
     }
@@ -209,7 +214,10 @@ impl Inner {
 
     pub(super) fn listed(&self, entry: &Entry) -> Option<Listed> {
         let (id, user, trigger) = (entry.id, entry.event.user.clone(), entry.event.trigger);
-        Some(Listed { id, user, trigger, body_bytes: entry.event.body.len(), report: self.report(id)? })
+        let report = self.report(id)?;
+        let made = entry.progress.attempts;
+        let may_be_counted = report.state == State::Dead && may_be_counted(entry.reason, &entry.attempts, made);
+        Some(Listed { id, user, trigger, body_bytes: entry.event.body.len(), report, may_be_counted })
     }
 
     pub(super) fn list(&self, filter: &Filter) -> impl Iterator<Item = Listed> {
@@ -219,6 +227,7 @@ impl Inner {
             filter.state.is_none_or(|state| state == line.report.state)
                 && filter.user.as_ref().is_none_or(|user| *user == line.user)
                 && filter.reason.is_none_or(|reason| Some(reason) == line.report.reason)
+                && filter.is_in_time(line.id)
         })
     }
 
@@ -236,12 +245,68 @@ impl Inner {
         }
     }
 
-    pub(super) fn replay(&mut self, seq: u64) {
+    pub(super) fn dead_groups(&self) -> Vec<DeadGroup> {
+        let mut groups: Vec<DeadGroup> = Vec::new();
+        for entry in self.dead.values() {
+            match groups.iter_mut().find(|group| group.reason == entry.reason) {
+                Some(group) => group.count += 1,
+                None => groups.push(DeadGroup { reason: entry.reason, count: 1, oldest: entry.id.accepted_at() }),
+            }
+        }
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        groups
+    }
+
+    pub(super) fn replay_all(&mut self, seqs: BTreeSet<u64>, terms: Terms) -> Replayed {
+        let mut done = Replayed::default();
+        for seq in seqs.into_iter().filter(|seq| terms.after.is_none_or(|after| *seq > after.seq())) {
+            if done.count == terms.limit {
+                break;
+            }
+            let Some(entry) = self.dead.get(&seq) else { continue };
+            if !terms.may_duplicate && may_be_counted(entry.reason, &entry.attempts, entry.progress.attempts) {
+                done.passed_over += 1;
+                continue;
+            }
+            let id = entry.id;
+            self.replay(seq);
+            done.count += 1;
+            done.next = (done.count == terms.limit).then_some(id);
+        }
+        done
+    }
+
+    fn replay(&mut self, seq: u64) {
         if let Some(mut entry) = self.dead.remove(&seq) {
             self.ledger.dead -= 1;
-            (entry.progress, entry.reason) = (Progress::default(), None);
+            (entry.progress, entry.reason, entry.overtaken_at) = (Progress::default(), None, None);
             self.waiting.insert(seq, entry);
         }
+    }
+
+    /// Erases what is not in flight of what was accepted before `end`; says whether something is.
+    pub(super) fn erase(&mut self, user: &UserId, end: u64, erased: &mut Erased) -> bool {
+        let of_user = |entries: &BTreeMap<u64, Entry>| -> Vec<u64> {
+            entries.range(..end).filter(|(_, entry)| entry.event.user == *user).map(|(seq, _)| *seq).collect()
+        };
+        for seq in of_user(&self.dead) {
+            self.dead.remove(&seq);
+            self.ledger.dead -= 1;
+            self.ledger.erased += 1;
+            erased.dead += 1;
+        }
+        for seq in of_user(&self.waiting) {
+            if self.flying.contains_key(&seq) {
+                continue;
+            }
+            let failed = self.end(seq).is_some_and(|entry| entry.progress.attempts > 0);
+            *(if failed { &mut erased.retrying } else { &mut erased.pending }) += 1;
+            self.ledger.erased += 1;
+        }
+        let before = self.keys.len();
+        self.keys.retain(|(_, name), (key, _)| !name.contains(user.as_str()) && !key.notes.contains(user.as_str()));
+        erased.keys += (before - self.keys.len()) as u64;
+        !of_user(&self.waiting).is_empty()
     }
 
     pub(super) fn discard(&mut self, seq: u64) {

@@ -222,6 +222,9 @@ impl Store {
             self.forget_history(id.seq())?;
         }
         self.books.ledger.delivered += 1;
+        if self.books.ledger.dead > 0 {
+            self.sql.overtake(&flight.waiting.event.user, id.seq(), env.clock.now())?;
+        }
         self.leave_line(env, &flight.waiting.event.user, id.seq())
     }
 
@@ -353,6 +356,7 @@ impl Store {
             let old = self.sql.trim_done_until(now.minus(env.settings.remember), delivered + TRIM)?;
             self.books.done = self.books.done.saturating_sub(old);
         }
+        self.discard_expired(env, now)?;
         for _ in 0..TRIM {
             let Some((row_id, at, bytes)) = self.oldest_key()? else { break };
             if now.since(at) < env.settings.key_remember {
@@ -380,6 +384,9 @@ impl Store {
     pub(super) fn has_chores(&self, env: &Env) -> Result<bool, Fault> {
         let old_key =
             self.oldest_key()?.is_some_and(|(_, at, _)| env.clock.now().since(at) >= env.settings.key_remember);
-        Ok(old_key || self.books.done > env.settings.remember_max || self.has_outlived(env)?)
+        Ok(old_key
+            || self.has_expired(env)?
+            || self.books.done > env.settings.remember_max
+            || self.has_outlived(env)?)
     }
 }

@@ -1,12 +1,14 @@
 //! What operators decide about dead letters, in slices so that nobody waits for a long list.
 
 use super::env::Env;
+use super::erase::Stage;
 use super::fault::Fault;
-use super::inbox::Decision;
+use super::inbox::{Decided, Decision};
 use super::row::DeadRow;
 use super::store::Store;
+use crate::clock::Timestamp;
 use crate::metrics::Discarded;
-use crate::outbox::{Filter, Selection, State};
+use crate::outbox::{Filter, Selection, State, Terms, may_be_counted};
 
 /// Dead letters looked at in one transaction.
 const SLICE: usize = 256;
@@ -17,21 +19,74 @@ pub(super) struct Job {
     pub(super) which: Selection,
     /// Where to go on: a sequence, or a position in the list of ids.
     pub(super) next: u64,
-    /// Dead letters decided so far, as committed.
-    pub(super) count: u64,
+    /// How far an erasure is.
+    pub(super) stage: Stage,
+    /// What was decided so far, as committed.
+    pub(super) decided: Decided,
+}
+
+impl Job {
+    pub(super) fn new(decision: Decision, mut which: Selection) -> Self {
+        let after = match &decision {
+            Decision::Replay(terms) => terms.after.map(|id| id.seq()),
+            _ => None,
+        };
+        if let Selection::Ids(ids) = &mut which {
+            // In sequence and each once, so that a replay can go on after one of them.
+            ids.sort_by_key(|id| id.seq());
+            ids.dedup();
+            ids.retain(|id| after.is_none_or(|after| id.seq() > after));
+        }
+        let next = match &which {
+            Selection::Ids(_) => 0,
+            Selection::Matching(_) => after.map_or(0, |after| after + 1),
+        };
+        Self { decision, which, next, stage: Stage::Dead, decided: Decided::default() }
+    }
 }
 
 /// What a slice has come to, once committed.
+#[derive(Debug, Default)]
 pub(super) struct Slice {
     pub(super) next: u64,
-    pub(super) count: u64,
+    pub(super) stage: Stage,
+    /// Only of this slice.
+    pub(super) decided: Decided,
     pub(super) is_last: bool,
 }
 
 impl Store {
     /// Carries out the next slice in the open transaction.
     pub(super) fn decide(&mut self, env: &Env, job: &Job) -> Result<Slice, Fault> {
-        let (rows, next, is_last) = match &job.which {
+        if let Decision::Erase(user) = &job.decision {
+            return self.erase_slice(env, job, user);
+        }
+        let (rows, next, is_last) = self.dead_slice(job)?;
+        let mut slice = Slice { next, is_last, ..Slice::default() };
+        let done = &mut slice.decided.replayed;
+        for row in &rows {
+            match &job.decision {
+                Decision::Replay(terms) if !terms.may_duplicate && self.may_be_counted(row)? => done.passed_over += 1,
+                Decision::Replay(terms) => {
+                    self.replay(env, row)?;
+                    done.count += 1;
+                    if job.decided.replayed.count + done.count >= terms.limit {
+                        (done.next, slice.is_last) = (Some(row.id), true);
+                        break;
+                    }
+                }
+                _ => {
+                    self.discard(row)?;
+                    done.count += 1;
+                }
+            }
+        }
+        Ok(slice)
+    }
+
+    /// The next dead letters that are meant, where to go on, and whether that is all.
+    fn dead_slice(&self, job: &Job) -> Result<(Vec<DeadRow>, u64, bool), Fault> {
+        match &job.which {
             Selection::Ids(ids) => {
                 let slice: Vec<_> = ids.iter().skip(job.next as usize).take(SLICE).collect();
                 let mut rows = Vec::with_capacity(slice.len());
@@ -39,27 +94,18 @@ impl Store {
                     rows.extend(self.sql.dead(id.seq())?.filter(|row| row.id == **id));
                 }
                 let next = job.next + slice.len() as u64;
-                (rows, next, next >= ids.len() as u64)
+                Ok((rows, next, next >= ids.len() as u64))
             }
             Selection::Matching(filter) => {
-                let rows = self.sql.dead_from(job.next, SLICE as u64)?;
+                let rows = self.sql.dead_from(job.next, SLICE as u64, filter)?;
                 let (is_last, next) = (rows.len() < SLICE, rows.last().map_or(job.next, |row| row.id.seq() + 1));
-                (rows.into_iter().filter(|row| lets_through(filter, row)).collect(), next, is_last)
+                Ok((rows.into_iter().filter(|row| lets_through(filter, row)).collect(), next, is_last))
             }
-        };
-        let mut count = 0;
-        for row in &rows {
-            // The same id may have been named twice.
-            if self.sql.dead(row.id.seq())?.is_none() {
-                continue;
-            }
-            match job.decision {
-                Decision::Replay => self.replay(env, row)?,
-                Decision::Discard => self.discard(row)?,
-            }
-            count += 1;
         }
-        Ok(Slice { next, count, is_last })
+    }
+
+    fn may_be_counted(&self, row: &DeadRow) -> Result<bool, Fault> {
+        Ok(may_be_counted(row.reason, &self.sql.attempts(row.id.seq())?, row.attempts))
     }
 
     /// Puts a dead letter back. What was read of the queue before must not overtake it, and what was
@@ -83,21 +129,52 @@ impl Store {
     }
 
     fn discard(&mut self, row: &DeadRow) -> Result<(), Fault> {
+        self.end_dead(row)?;
+        self.books.ledger.discarded += 1;
+        Ok(())
+    }
+
+    /// Removes a dead letter and its history; the caller books what became of it.
+    pub(super) fn end_dead(&mut self, row: &DeadRow) -> Result<(), Fault> {
         let seq = row.id.seq();
         self.sql.delete_dead(seq)?;
         self.sql.delete_attempts(seq)?;
         self.books.ledger.dead -= 1;
-        self.books.ledger.discarded += 1;
         self.books.dead_bytes = self.books.dead_bytes.saturating_sub(row.bytes());
+        Ok(())
+    }
+
+    /// Since when a dead letter that is still there is too old, if there is an age.
+    fn expiry(&self, env: &Env, now: Timestamp) -> Option<Timestamp> {
+        env.settings.dead_max_age.filter(|_| self.books.ledger.dead > 0).map(|age| now.minus(age))
+    }
+
+    /// Whether there are dead letters over `outbox.dead_max_age`.
+    pub(super) fn has_expired(&self, env: &Env) -> Result<bool, Fault> {
+        let Some(until) = self.expiry(env, env.clock.now()) else { return Ok(false) };
+        Ok(!self.sql.dead_until(until, 1)?.is_empty())
+    }
+
+    /// Discards some of the dead letters that are over `outbox.dead_max_age`.
+    pub(super) fn discard_expired(&mut self, env: &Env, now: Timestamp) -> Result<(), Fault> {
+        let Some(until) = self.expiry(env, now) else { return Ok(()) };
+        for seq in self.sql.dead_until(until, SLICE as u64)? {
+            if let Some(row) = self.sql.dead(seq)? {
+                self.discard(&row)?;
+                self.counts.expired += 1;
+            }
+        }
         Ok(())
     }
 }
 
 /// Counts what was decided and is durable.
-pub(super) fn count(env: &Env, decision: Decision, count: u64) {
+pub(super) fn count(env: &Env, decision: &Decision, slice: &Decided) {
+    let count = slice.replayed.count;
     match decision {
-        Decision::Replay => env.metrics.replayed.inc_by(count),
+        Decision::Replay(Terms { .. }) => env.metrics.replayed.inc_by(count),
         Decision::Discard => env.metrics.discarded.with(Discarded::Operator).inc_by(count),
+        Decision::Erase(_) => env.metrics.discarded.with(Discarded::Erased).inc_by(slice.erased.events()),
     }
 }
 
@@ -106,4 +183,5 @@ pub(super) fn lets_through(filter: &Filter, row: &DeadRow) -> bool {
     filter.state.is_none_or(|state| state == State::Dead)
         && filter.user.as_ref().is_none_or(|user| *user == row.user)
         && filter.reason.is_none_or(|reason| Some(reason) == row.reason)
+        && filter.is_in_time(row.id)
 }

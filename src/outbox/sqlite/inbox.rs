@@ -9,7 +9,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::row;
-use crate::outbox::{AppendError, Batch, Claimed, Outcome, ReadError, Receipt, Selection, SettleError, Settled, Want};
+use crate::event::{EventId, UserId};
+use crate::outbox::{
+    AppendError, Batch, Claimed, Erased, Outcome, ReadError, Receipt, Replayed, Selection, SettleError, Settled, Terms,
+    Want,
+};
 
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
@@ -40,7 +44,7 @@ pub(super) enum Command {
     Decide {
         decision: Decision,
         which: Selection,
-        reply: oneshot::Sender<Result<u64, ReadError>>,
+        reply: oneshot::Sender<Result<Decided, ReadError>>,
     },
     Close {
         reply: oneshot::Sender<()>,
@@ -54,11 +58,37 @@ pub(super) fn answer<T>(reply: oneshot::Sender<T>, answer: T) {
     }
 }
 
-/// What an operator does with dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an operator does with events.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    Replay,
+    /// Of dead letters.
+    Replay(Terms),
+    /// Of dead letters.
     Discard,
+    /// Of all that is kept of a user.
+    Erase(UserId),
+}
+
+/// What has come of a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Decided {
+    /// Dead letters put back or discarded, and those passed over.
+    pub(super) replayed: Replayed,
+    /// What was erased.
+    pub(super) erased: Erased,
+    /// Events of the user that are in flight: to be erased when they have landed.
+    pub(super) flying: Vec<EventId>,
+}
+
+impl Decided {
+    /// Adds what a slice came to.
+    pub(super) fn add(&mut self, slice: Self) {
+        self.replayed.count += slice.replayed.count;
+        self.replayed.passed_over += slice.replayed.passed_over;
+        self.replayed.next = slice.replayed.next;
+        self.erased.add(slice.erased);
+        self.flying.extend(slice.flying);
+    }
 }
 
 /// The list and its bell.

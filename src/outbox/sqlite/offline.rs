@@ -1,14 +1,18 @@
 //! Looks into a stopped relay's outbox, and binds it to another upstream.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
 use super::sql::Sql;
 use super::store::{META_UPSTREAM, check_version};
 use super::volume::{Home, Lock};
-use crate::event::EventId;
-use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError};
+use super::{Settings, Sqlite};
+use crate::clock::SystemClock;
+use crate::event::{EventId, UserId};
+use crate::outbox::{DeadLetters, Detail, Erased, Filter, Ledger, Listed, Outbox, ReadError};
 
 /// Rows whose checksums are compared at a time.
 const SLICE: u64 = 1024;
@@ -133,4 +137,37 @@ impl Offline {
         }
         Ok(findings)
     }
+}
+
+/// Longer than anything is remembered.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Erases a person from a stopped relay's outbox in `dir`, as [`DeadLetters::erase`] does in a running one.
+///
+/// # Errors
+/// See [`OpenError`]; [`OpenError::Locked`] if a relay runs on it, [`OpenError::Missing`] if there is none.
+pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError> {
+    let stopped = offline(dir)?;
+    let io = |error: ReadError| OpenError::Io { doing: "erase from the outbox", reason: error.0 };
+    let upstream = stopped.upstream().map_err(io)?.unwrap_or_default();
+    drop(stopped);
+    // Nothing is forgotten on this occasion but the person.
+    let settings = Settings {
+        dir: dir.to_path_buf(),
+        max_bytes: u64::MAX / 4,
+        max_events: 0,
+        min_free_bytes: 0,
+        reserve: 0,
+        remember: FOR_EVER,
+        remember_max: u64::MAX / 4,
+        dead_max_age: None,
+        key_remember: FOR_EVER,
+        key_max_bytes: u64::MAX / 4,
+        allow_network_fs: true,
+        upstream,
+    };
+    let outbox = Sqlite::open(settings, Arc::new(SystemClock), Arc::default())?;
+    let erased = outbox.erase(user).await.map_err(io);
+    outbox.close().await;
+    erased
 }

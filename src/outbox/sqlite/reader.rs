@@ -9,16 +9,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::decide::lets_through;
 use super::inbox;
-use super::row::{Body, DeadRow, Row};
+use super::row::{Body, DeadRow, LineRow};
 use super::shared::Shared;
 use super::sql::Sql;
 use crate::event::EventId;
-use crate::outbox::{Detail, Filter, Listed, ReadError, Report, State};
+use crate::outbox::{DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
 
 /// Questions that wait for the reader, at most.
 pub(super) const QUESTIONS: usize = 64;
 /// Rows looked at in one transaction.
 const SLICE: u64 = 256;
+/// Waiting events looked at in one transaction, without their bodies.
+const LINES: u64 = 4096;
+/// Rows looked at before other questions get their turn.
+const BUDGET: u64 = 4 * LINES;
 
 /// What the reader is asked.
 pub(super) enum Question {
@@ -28,14 +32,26 @@ pub(super) enum Question {
     },
     List {
         filter: Filter,
-        after: Option<EventId>,
+        /// A sequence.
+        from: u64,
         limit: usize,
-        reply: oneshot::Sender<Result<Vec<Listed>, ReadError>>,
+        reply: oneshot::Sender<Result<Found, ReadError>>,
+    },
+    Groups {
+        reply: oneshot::Sender<Result<Vec<DeadGroup>, ReadError>>,
     },
     Show {
         id: EventId,
         reply: oneshot::Sender<Result<Option<Detail>, ReadError>>,
     },
+}
+
+/// A part of a page.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) lines: Vec<Listed>,
+    /// The sequence to go on from, if the page is not full and there may be more.
+    pub(super) next: Option<u64>,
 }
 
 /// The reader's thread: runs until its questions end.
@@ -66,9 +82,10 @@ fn answer(view: Option<&View<'_>>, question: Question) -> bool {
     }
     match question {
         Question::Lookup { id, reply } => give(reply, view.map(|view| view.lookup(id))),
-        Question::List { filter, after, limit, reply } => {
-            give(reply, view.map(|view| view.list(&filter, after, limit)))
+        Question::List { filter, from, limit, reply } => {
+            give(reply, view.map(|view| view.list_part(&filter, from, limit)))
         }
+        Question::Groups { reply } => give(reply, view.map(|view| view.sql.dead_groups())),
         Question::Show { id, reply } => give(reply, view.map(|view| view.show(id))),
     }
 }
@@ -142,87 +159,166 @@ impl View<'_> {
         })
     }
 
-    /// A page of events that wait or are dead, by sequence.
+    /// A page of events that wait or are dead, by sequence; however long it takes.
     pub(super) fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> rusqlite::Result<Vec<Listed>> {
-        let from = after.map_or(0, |id| id.seq() + 1);
-        let mut listed = Vec::new();
+        let (mut lines, mut next) = (Vec::new(), Some(after.map_or(0, |id| id.seq() + 1)));
+        while let Some(from) = next.filter(|_| lines.len() < limit) {
+            let found = self.list_part(filter, from, limit - lines.len())?;
+            lines.extend(found.lines);
+            next = found.next;
+        }
+        Ok(lines)
+    }
+
+    /// What can be found of a page by looking at so many rows.
+    fn list_part(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Found> {
+        let mut found = Found::default();
         if filter.state != Some(State::Dead) {
-            listed = self.list_waiting(filter, from, limit)?;
+            found = self.list_waiting(filter, from, limit)?;
         }
         if filter.state.is_none_or(|state| state == State::Dead) {
-            listed.extend(self.list_dead(filter, from, limit)?);
+            let dead = self.list_dead(filter, from, limit)?;
+            found.lines.extend(dead.lines);
+            found.next = [found.next, dead.next].into_iter().flatten().min();
         }
-        listed.sort_by_key(|line| line.id.seq());
-        listed.truncate(limit);
-        Ok(listed)
+        found.lines.sort_by_key(|line| line.id.seq());
+        if let Some(next) = found.next {
+            // Beyond it one of the two has not looked yet.
+            found.lines.retain(|line| line.id.seq() < next);
+        }
+        if found.lines.len() >= limit {
+            found.lines.truncate(limit);
+            found.next = None;
+        }
+        Ok(found)
     }
 
-    fn list_waiting(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Vec<Listed>> {
-        let (mut listed, mut next) = (Vec::new(), from);
-        while listed.len() < limit {
-            let mut rows: Vec<Row> = Vec::new();
-            let count = self.sql.events_from(next, SLICE, |mut row| {
-                next = row.seq + 1;
-                // Only the length is shown; bodies of a slice would be megabytes.
-                row.event.body = row.event.body.slice(..0);
-                if filter.user.as_ref().is_none_or(|user| *user == row.event.user) {
-                    rows.push(row);
-                }
-                true
-            })?;
-            for row in rows {
-                let report = self.report_waiting(row.seq)?;
-                let is_meant = filter.state.is_none_or(|state| state == report.state)
-                    && filter.reason.is_none_or(|reason| Some(reason) == report.reason);
-                if is_meant && listed.len() < limit {
-                    let body_bytes = self.sql.body(Body::Waiting, row.seq)?.map_or(0, |body| body.len());
-                    let (id, trigger) = (row.id(), row.event.trigger);
-                    listed.push(Listed { id, user: row.event.user, trigger, body_bytes, report });
-                }
-            }
-            if count < SLICE {
+    fn list_waiting(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Found> {
+        let (mut found, mut next, mut looked_at) = (Found::default(), Some(from), 0);
+        while let Some(from) = next.filter(|_| found.lines.len() < limit) {
+            if looked_at >= BUDGET {
+                found.next = Some(from);
                 break;
             }
+            looked_at += LINES;
+            let lines;
+            (lines, next) = self.waiting_slice(filter, from, limit)?;
+            for line in lines {
+                let report = self.report_waiting(line.id.seq())?;
+                let is_meant = filter.state.is_none_or(|state| state == report.state)
+                    && filter.reason.is_none_or(|reason| Some(reason) == report.reason)
+                    && filter.is_in_time(line.id);
+                if is_meant && found.lines.len() < limit {
+                    found.lines.push(listed_waiting(line, report));
+                }
+            }
         }
-        Ok(listed)
+        Ok(found)
     }
 
-    fn list_dead(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Vec<Listed>> {
-        let (mut listed, mut next) = (Vec::new(), from);
-        while listed.len() < limit {
-            let rows = self.sql.dead_from(next, SLICE)?;
+    /// Waiting events from a sequence on, and where to go on. What failed or is in flight is found without
+    /// looking at what only waits.
+    fn waiting_slice(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<(Vec<LineRow>, Option<u64>)> {
+        let is_of_user = |line: &LineRow| filter.user.as_ref().is_none_or(|user| *user == line.user);
+        let by_seq = |seqs: &[u64]| -> rusqlite::Result<Vec<LineRow>> {
+            let mut lines = Vec::new();
+            for seq in seqs {
+                lines.extend(self.sql.line(*seq)?.filter(is_of_user));
+            }
+            Ok(lines)
+        };
+        if filter.state == Some(State::InFlight) {
+            let flying: Vec<u64> = self.flying.iter().copied().filter(|seq| *seq >= from).collect();
+            return Ok((by_seq(&flying)?, None));
+        }
+        if filter.state == Some(State::Retrying) || filter.reason.is_some() {
+            let seqs = self.sql.failed_from(from, SLICE)?;
+            let next = seqs.last().filter(|_| seqs.len() as u64 == SLICE).map(|last| last + 1);
+            return Ok((by_seq(&seqs)?, next));
+        }
+        let mut lines = Vec::new();
+        let next = self.sql.lines_from(from, LINES, filter.user.as_ref(), |line| {
+            if filter.is_in_time(line.id) {
+                lines.push(line);
+            }
+            lines.len() < limit
+        })?;
+        Ok((lines, next))
+    }
+
+    fn list_dead(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Found> {
+        let (mut found, mut next, mut looked_at) = (Found::default(), from, 0);
+        while found.lines.len() < limit {
+            if looked_at >= BUDGET {
+                found.next = Some(next);
+                break;
+            }
+            let rows = self.sql.dead_from(next, SLICE, filter)?;
             let count = rows.len() as u64;
+            looked_at += SLICE;
             for row in rows {
                 next = row.id.seq() + 1;
-                if lets_through(filter, &row) && listed.len() < limit {
-                    listed.push(self.listed_dead(row)?);
+                if lets_through(filter, &row) && found.lines.len() < limit {
+                    found.lines.push(self.listed_dead(row)?);
                 }
             }
             if count < SLICE {
                 break;
             }
         }
-        Ok(listed)
+        Ok(found)
     }
 
     fn listed_dead(&self, row: DeadRow) -> rusqlite::Result<Listed> {
         let (report, body_bytes) = (self.report_dead(&row)?, row.body_bytes as usize);
-        Ok(Listed { id: row.id, user: row.user, trigger: row.trigger, body_bytes, report })
+        let may_be_counted = may_be_counted(row.reason, &self.sql.attempts(row.id.seq())?, row.attempts);
+        Ok(Listed { id: row.id, user: row.user, trigger: row.trigger, body_bytes, report, may_be_counted })
     }
 
     /// One event that waits or is dead, with all that is kept of it.
     pub(super) fn show(&self, id: EventId) -> rusqlite::Result<Option<Detail>> {
         let seq = id.seq();
-        let (listed, body) = if let Some(row) = self.sql.event(seq)?.filter(|row| row.id() == id) {
-            let (trigger, body_bytes) = (row.event.trigger, row.event.body.len());
-            let report = self.report_waiting(seq)?;
-            (Listed { id, user: row.event.user, trigger, body_bytes, report }, Some(row.event.body))
+        let (listed, body) = if let Some(line) = self.sql.line(seq)?.filter(|line| line.id == id) {
+            (listed_waiting(line, self.report_waiting(seq)?), self.sql.body(Body::Waiting, seq)?)
         } else if let Some(row) = self.sql.dead(seq)?.filter(|row| row.id == id) {
             (self.listed_dead(row)?, self.sql.body(Body::Dead, seq)?)
         } else {
             return Ok(None);
         };
+        let is_dead = listed.report.state == State::Dead;
+        // A file of version 1 that nobody has opened to write since knows nothing of it.
+        let overtaken_at = if is_dead { self.sql.overtaken(seq).unwrap_or_default() } else { None };
         let attempts = self.sql.attempts(seq)?;
-        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts }))
+        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts, overtaken_at }))
+    }
+}
+
+fn listed_waiting(line: LineRow, report: Report) -> Listed {
+    let LineRow { id, user, trigger, body_bytes } = line;
+    Listed { id, user, trigger, body_bytes: body_bytes as usize, report, may_be_counted: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES};
+    use super::*;
+
+    #[test]
+    fn no_listing_sorts_or_scans_beyond_what_it_shows() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let sql = Sql::open(&dir.path().join("outbox.db")).expect("opens");
+        sql.create().expect("makes tables");
+        sql.migrate(super::super::sql::TO_VERSION_2).expect("migrates");
+        let plan = |statement: &str| sql.plan(statement).expect("a plan").join("; ");
+        for (statement, expected) in [
+            (LINES, "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)"),
+            (LINE, "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)"),
+            (FAILED, "SEARCH progress USING INTEGER PRIMARY KEY (rowid>?)"),
+            (DEAD, "SEARCH dead USING INTEGER PRIMARY KEY (rowid>?)"),
+            (DEAD_OF_USER, "SEARCH dead USING INDEX dead_user (user=? AND rowid>?)"),
+            (DEAD_OF_REASON, "SEARCH dead USING INDEX dead_reason (reason=? AND rowid>?)"),
+        ] {
+            assert_eq!(plan(statement), expected, "{statement}");
+        }
     }
 }

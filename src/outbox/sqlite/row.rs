@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
-use crate::metrics::{Lost, Metrics};
+use crate::metrics::{Discarded, Lost, Metrics};
 use crate::outbox::{Ledger, Progress};
 use crate::reason::Reason;
 
@@ -68,6 +68,15 @@ impl Row {
 /// What an event takes on disk, about.
 pub(super) fn event_bytes(event: &Event) -> u64 {
     (event.body.len() + event.user.as_str().len()) as u64 + OVERHEAD_BYTES
+}
+
+/// A waiting event without its body.
+#[derive(Clone, Debug)]
+pub(super) struct LineRow {
+    pub(super) id: EventId,
+    pub(super) user: UserId,
+    pub(super) trigger: Trigger,
+    pub(super) body_bytes: u64,
 }
 
 /// A dead letter without its body.
@@ -181,6 +190,8 @@ pub(super) struct Counts {
     pub(super) evicted: u64,
     /// Events that a damaged disk took.
     pub(super) lost: u64,
+    /// Dead letters that were too old to be kept.
+    pub(super) expired: u64,
 }
 
 impl Counts {
@@ -191,6 +202,11 @@ impl Counts {
             tracing::error!(event = "event_buried", seq, reason = reason.as_str(), "an event became a dead letter");
         }
         metrics.idempotency_evicted.inc_by(std::mem::take(&mut self.evicted));
+        let expired = std::mem::take(&mut self.expired);
+        if expired > 0 {
+            metrics.discarded.with(Discarded::Operator).inc_by(expired);
+            tracing::warn!(event = "dead_letters_expired", count = expired, "dead letters over outbox.dead_max_age");
+        }
         metrics.lost.with(Lost::Corrupt).inc_by(std::mem::take(&mut self.lost));
     }
 }

@@ -12,10 +12,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, params};
 
-use super::row::{Body, Books, DeadRow, DoneRow, Gate, KeyRow, ProgressRow, Row, WholeDead};
+use super::row::{Body, Books, DeadRow, DoneRow, Gate, KeyRow, LineRow, ProgressRow, Row, WholeDead};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
-use crate::outbox::{ATTEMPTS_KEPT, Attempt, Key, Ledger, Progress};
+use crate::outbox::{ATTEMPTS_KEPT, Attempt, DeadGroup, Filter, Key, Ledger, Progress};
 use crate::reason::Reason;
 
 /// Bytes of a page; also the unit in which WAL and free space are counted.
@@ -104,6 +104,33 @@ const SCHEMA: &str = "
     INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     PRAGMA user_version = 1;
 ";
+
+/// Version 2: dead letters are found by user, reason and age, and know that later events went.
+pub(super) const TO_VERSION_2: &str = "
+    CREATE INDEX dead_user ON dead (user);
+    CREATE INDEX dead_reason ON dead (reason);
+    CREATE INDEX dead_died ON dead (died_ms);
+    -- Dead letters whose user had a later event delivered since, and when.
+    CREATE TABLE overtaken (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL);
+    PRAGMA user_version = 2;
+";
+
+/// Waiting events without their bodies.
+pub(super) const LINES: &str =
+    "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq >= ? ORDER BY seq LIMIT ?";
+/// One of them.
+pub(super) const LINE: &str = "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq = ?";
+/// Waiting events that failed before.
+pub(super) const FAILED: &str = "SELECT seq FROM progress WHERE seq >= ? ORDER BY seq LIMIT ?";
+/// Dead letters without their bodies: all …
+pub(super) const DEAD: &str = "SELECT seq, salt, accepted_ms, trigger, user, died_ms, reason, attempts, length(body) \
+    FROM dead WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
+/// … of a user …
+pub(super) const DEAD_OF_USER: &str = "SELECT seq, salt, accepted_ms, trigger, user, died_ms, reason, attempts, \
+    length(body) FROM dead WHERE user = ?3 AND seq >= ?1 ORDER BY seq LIMIT ?2";
+/// … or of a reason.
+pub(super) const DEAD_OF_REASON: &str = "SELECT seq, salt, accepted_ms, trigger, user, died_ms, reason, attempts, \
+    length(body) FROM dead WHERE reason = ?3 AND seq >= ?1 ORDER BY seq LIMIT ?2";
 
 /// One connection and all statements on it.
 pub(super) struct Sql {
@@ -305,6 +332,49 @@ impl Sql {
         Ok(Row { seq, salt, accepted_at: timestamp(row.get(2)?), event, again, crc })
     }
 
+    /// Looks at up to `limit` waiting events in sequence, from `seq` on, without reading bodies; `user` leaves the
+    /// others out. Says where to go on, if there may be more.
+    pub(super) fn lines_from(
+        &self,
+        seq: u64,
+        limit: u64,
+        user: Option<&UserId>,
+        mut each: impl FnMut(LineRow) -> bool,
+    ) -> Result<Option<u64>> {
+        let mut statement = self.conn.prepare_cached(LINES)?;
+        let mut rows = statement.query([int(seq), int(limit)])?;
+        let (mut count, mut next) = (0, seq);
+        while let Some(row) = rows.next()? {
+            count += 1;
+            next = uint(row.get(0)?) + 1;
+            let is_meant =
+                user.is_none_or(|user| row.get_ref(4).is_ok_and(|of| of.as_bytes() == Ok(user.as_str().as_bytes())));
+            if is_meant && !each(Self::read_line(row)?) {
+                return Ok(Some(next));
+            }
+        }
+        Ok((count == limit).then_some(next))
+    }
+
+    fn read_line(row: &rusqlite::Row<'_>) -> Result<LineRow> {
+        Ok(LineRow {
+            id: EventId::new(timestamp(row.get(2)?), uint(row.get(0)?), row.get::<_, i64>(1)? as u32),
+            trigger: Trigger::from_code(row.get::<_, i64>(3)? as u8),
+            user: UserId::new(&text(row.get_ref(4)?)),
+            body_bytes: uint(row.get(5)?),
+        })
+    }
+
+    /// The line of one waiting event.
+    pub(super) fn line(&self, seq: u64) -> Result<Option<LineRow>> {
+        self.one(LINE, [int(seq)], Self::read_line)
+    }
+
+    /// Sequences of waiting events that have failed before.
+    pub(super) fn failed_from(&self, seq: u64, limit: u64) -> Result<Vec<u64>> {
+        self.all(FAILED, [int(seq), int(limit)], |row| row.get(0).map(uint))
+    }
+
     /// The event with that sequence, if it waits.
     pub(super) fn event(&self, seq: u64) -> Result<Option<Row>> {
         self.one(
@@ -384,7 +454,35 @@ impl Sql {
 
     /// Removes a dead letter.
     pub(super) fn delete_dead(&self, seq: u64) -> Result<()> {
-        self.run("DELETE FROM dead WHERE seq = ?", [int(seq)])
+        self.run("DELETE FROM dead WHERE seq = ?", [int(seq)])?;
+        self.run("DELETE FROM overtaken WHERE seq = ?", [int(seq)])
+    }
+
+    /// Notes that the user's dead letters before `seq` were overtaken.
+    pub(super) fn overtake(&self, user: &UserId, seq: u64, at: Timestamp) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO overtaken SELECT seq, ? FROM dead WHERE user = ? AND seq < ?";
+        self.run(sql, params![at.as_millis(), user.as_str(), int(seq)])
+    }
+
+    /// When a dead letter was overtaken, if it was.
+    pub(super) fn overtaken(&self, seq: u64) -> Result<Option<Timestamp>> {
+        self.one("SELECT at_ms FROM overtaken WHERE seq = ?", [int(seq)], |row| row.get(0).map(timestamp))
+    }
+
+    /// The dead letters by reason: how many, and the first.
+    pub(super) fn dead_groups(&self) -> Result<Vec<DeadGroup>> {
+        let sql = "SELECT reason, n, (SELECT accepted_ms FROM dead WHERE seq = first) \
+                   FROM (SELECT reason, count(*) AS n, min(seq) AS first FROM dead GROUP BY reason) ORDER BY n DESC";
+        self.all(sql, [], |row| {
+            let (count, oldest) = (uint(row.get(1)?), timestamp(row.get::<_, Option<i64>>(2)?.unwrap_or_default()));
+            Ok(DeadGroup { reason: reason(row.get_ref(0)?), count, oldest })
+        })
+    }
+
+    /// Some that died by `until`, longest dead first.
+    pub(super) fn dead_until(&self, until: Timestamp, limit: u64) -> Result<Vec<u64>> {
+        let sql = "SELECT seq FROM dead WHERE died_ms <= ? ORDER BY died_ms LIMIT ?";
+        self.all(sql, [until.as_millis(), int(limit)], |row| row.get(0).map(uint))
     }
 
     fn read_dead(row: &rusqlite::Row<'_>) -> Result<DeadRow> {
@@ -406,11 +504,22 @@ impl Sql {
         self.one(sql, [int(seq)], Self::read_dead)
     }
 
-    /// A slice of the dead letters, in sequence.
-    pub(super) fn dead_from(&self, seq: u64, limit: u64) -> Result<Vec<DeadRow>> {
-        let sql = "SELECT seq, salt, accepted_ms, trigger, user, died_ms, reason, attempts, length(body) FROM dead \
-                   WHERE seq >= ? ORDER BY seq LIMIT ?";
-        self.all(sql, [int(seq), int(limit)], Self::read_dead)
+    /// A slice of the dead letters, in sequence: of a user or of a reason, or of all.
+    pub(super) fn dead_from(&self, seq: u64, limit: u64, filter: &Filter) -> Result<Vec<DeadRow>> {
+        let (from, limit) = (int(seq), int(limit));
+        match (&filter.user, filter.reason) {
+            (Some(user), _) => self.all(DEAD_OF_USER, params![from, limit, user.as_str()], Self::read_dead),
+            (None, Some(reason)) => self.all(DEAD_OF_REASON, params![from, limit, reason.as_str()], Self::read_dead),
+            (None, None) => self.all(DEAD, params![from, limit], Self::read_dead),
+        }
+    }
+
+    /// How SQLite finds what listings and decisions ask for, a line a step; for tests.
+    #[cfg(test)]
+    pub(super) fn plan(&self, sql: &str) -> Result<Vec<String>> {
+        let mut statement = self.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let values = vec![1_i64; statement.parameter_count()];
+        statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?.collect()
     }
 
     /// Reads whole dead letters (event, death, reason, attempts) in sequence, from `seq` on, at most
@@ -687,6 +796,23 @@ impl Sql {
         self.run("DELETE FROM idempotency WHERE id = ?", [row_id])
     }
 
+    /// Looks at up to `limit` remembered keys in the order of their rows, from `row_id` on, and forgets those that
+    /// name the user, in the key or in what is answered again. Gives the last row looked at, the count and bytes of
+    /// the forgotten.
+    pub(super) fn forget_keys_of(&self, row_id: i64, limit: u64, user: &UserId) -> Result<(Option<i64>, u64, u64)> {
+        let sql = "SELECT id, bytes, instr(key, ?3) > 0 OR instr(notes, ?3) > 0 FROM idempotency WHERE id >= ?1 \
+                   ORDER BY id LIMIT ?2";
+        let values = params![row_id, int(limit), user.as_str()];
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, uint(row.get(1)?), row.get::<_, bool>(2)?));
+        let rows = self.all(sql, values, read)?;
+        let (mut count, mut bytes) = (0, 0);
+        for (id, of_row, _) in rows.iter().filter(|(.., names)| *names) {
+            self.delete_key(*id)?;
+            (count, bytes) = (count + 1, bytes + of_row);
+        }
+        Ok((rows.last().map(|(id, ..)| *id), count, bytes))
+    }
+
     /// The key that was remembered first: row, time, bytes.
     pub(super) fn oldest_key(&self) -> Result<Option<(i64, Timestamp, u64)>> {
         let sql = "SELECT id, at_ms, bytes FROM idempotency ORDER BY id LIMIT 1";
@@ -694,6 +820,11 @@ impl Sql {
     }
 
     // --- the file
+
+    /// Overwrites whatever is deleted from now on, also pages that get free; or goes back to the cheaper way.
+    pub(super) fn overwrite_all(&self, all: bool) -> Result<()> {
+        self.conn.execute_batch(if all { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = FAST" })
+    }
 
     /// Pages in use and free pages of the file.
     pub(super) fn pages(&self) -> Result<(u64, u64)> {

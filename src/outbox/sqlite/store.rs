@@ -7,14 +7,14 @@ use super::fault::{Fault, OpenError};
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
-use super::sql::Sql;
+use super::sql::{Sql, TO_VERSION_2};
 use crate::event::EventId;
 use crate::reason::Reason;
 
 /// The schema version this release writes; one version newer is opened too, as changes are additive.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [TO_VERSION_2];
 
 /// The base URL the events are for.
 pub(super) const META_UPSTREAM: &str = "upstream";
@@ -134,10 +134,10 @@ impl Store {
 
 /// Makes the tables of an empty file, or takes the steps to this release's schema.
 fn bring_up_to_date(sql: &Sql) -> Result<(), Failure> {
-    let found = sql.version()?;
-    if found == 0 {
-        return Ok(sql.create()?);
+    if sql.version()? == 0 {
+        sql.create()?;
     }
+    let found = sql.version()?;
     check_version(found)?;
     for steps in MIGRATIONS.iter().skip(usize::try_from(found - 1).unwrap_or(usize::MAX)) {
         sql.migrate(steps)?;

@@ -177,8 +177,16 @@ impl Home {
 
     /// How many damaged databases lie here.
     pub(super) fn damaged_files(&self) -> u64 {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return 0 };
-        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(DAMAGED)).count() as u64
+        self.damaged_names().len() as u64
+    }
+
+    /// The names of the damaged databases that lie here.
+    pub(super) fn damaged_names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(DAMAGED)).collect();
+        names.sort();
+        names
     }
 }
 

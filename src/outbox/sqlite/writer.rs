@@ -5,6 +5,7 @@
 
 mod failure;
 mod house;
+mod scrub;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use super::decide::Job;
 use super::env::Env;
 use super::fault::Fault;
 use super::hand_out::Round;
-use super::inbox::{Command, answer};
+use super::inbox::{Command, Decided, answer};
 use super::shared::{Shared, Snapshot};
 use super::store::Store;
 use super::volume::Lock;
@@ -27,6 +28,7 @@ use crate::outbox::lease::Returns;
 use crate::outbox::{AppendError, Claimed, Outcome, ReadError, Receipt, SettleError, Settled, Stats, Want};
 use failure::Reopen;
 pub(super) use failure::open_or_quarantine;
+use scrub::Scrub;
 
 /// Deliveries are committed when there are so many …
 const GATHER: usize = 48;
@@ -38,6 +40,9 @@ const IDLE: Duration = Duration::from_secs(10);
 const GATED: Duration = Duration::from_secs(1);
 /// Which opening the first one is.
 pub(super) const FIRST_EPOCH: u64 = 1;
+
+/// Between two steps of an erasure that others may come between.
+const SCRUB_EVERY: Duration = Duration::from_millis(1);
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -55,7 +60,9 @@ pub(super) struct Writer {
     /// Kept for its memory, as is `inbox`.
     work: Vec<Command>,
     claims: VecDeque<(Want, oneshot::Sender<Vec<Claimed>>)>,
-    jobs: VecDeque<(Job, oneshot::Sender<Result<u64, ReadError>>)>,
+    jobs: VecDeque<(Job, oneshot::Sender<Result<Decided, ReadError>>)>,
+    /// Erasures whose rows are gone; what they leave behind is overwritten.
+    scrubs: VecDeque<Scrub>,
     closing: Vec<oneshot::Sender<()>>,
     /// Since when deliveries wait for company. Real time, as is the wait for commands.
     gathering: Option<Instant>,
@@ -92,7 +99,7 @@ enum Answer {
     Claim(oneshot::Sender<Vec<Claimed>>, Vec<Claimed>),
     Intend(oneshot::Sender<Result<(), SettleError>>, Result<(), SettleError>),
     Settle(oneshot::Sender<Result<Settled, SettleError>>, Result<Settled, SettleError>),
-    Decide(oneshot::Sender<Result<u64, ReadError>>, Result<u64, ReadError>),
+    Decide(oneshot::Sender<Result<Decided, ReadError>>, Result<Decided, ReadError>),
 }
 
 impl Answer {
@@ -125,6 +132,7 @@ impl Writer {
             work: Vec::new(),
             claims: VecDeque::new(),
             jobs: VecDeque::new(),
+            scrubs: VecDeque::new(),
             closing: Vec::new(),
             gathering: None,
             answers: Vec::new(),
@@ -155,7 +163,7 @@ impl Writer {
             }
             let work = self.sort();
             self.turn(work);
-            if !self.closing.is_empty() && self.jobs.is_empty() {
+            if !self.closing.is_empty() && self.jobs.is_empty() && self.scrubs.is_empty() {
                 return self.close();
             }
         }
@@ -170,6 +178,9 @@ impl Writer {
         let wants_more = !self.claims.is_empty() && store.recovery.is_none() && store.can_read();
         if !self.jobs.is_empty() || store.recovery.is_some() || store.queue.is_urgent() || wants_more {
             return Duration::ZERO;
+        }
+        if !self.scrubs.is_empty() {
+            return SCRUB_EVERY;
         }
         let mut patience = self.gathering.map_or(IDLE, |since| GATHER_FOR.saturating_sub(since.elapsed()));
         if self.is_stirred || self.has_chores {
@@ -191,7 +202,7 @@ impl Writer {
             match command {
                 Command::Claim { want, reply } => self.claims.push_back((want, reply)),
                 Command::Decide { decision, which, reply } => {
-                    self.jobs.push_back((Job { decision, which, next: 0, count: 0 }, reply));
+                    self.jobs.push_back((Job::new(decision, which), reply));
                 }
                 Command::Close { reply } => self.closing.push(reply),
                 Command::Settle { outcome: Outcome::Delivered { .. }, .. } => self.deliveries.push(command),
@@ -217,7 +228,7 @@ impl Writer {
             if outcome.is_ok() && !self.answers.is_empty() {
                 self.give_answers();
             }
-            outcome = outcome.and_then(|()| self.serve_claims());
+            outcome = outcome.and_then(|()| self.serve_claims()).and_then(|()| self.scrub());
             if let Err(fault) = outcome {
                 self.fail(&fault);
             }
@@ -263,6 +274,9 @@ impl Writer {
         self.gathering = None;
         for (_, reply) in self.jobs.drain(..) {
             answer(reply, Err(ReadError("the disk failed".to_owned())));
+        }
+        for scrub in self.scrubs.drain(..) {
+            answer(scrub.reply, Err(ReadError("the disk failed".to_owned())));
         }
     }
 

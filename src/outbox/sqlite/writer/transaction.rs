@@ -5,7 +5,7 @@ use crate::outbox::sqlite::apply::{After, Effect, Work};
 use crate::outbox::sqlite::decide::{self, Job, Slice};
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
-use crate::outbox::sqlite::inbox::Command;
+use crate::outbox::sqlite::inbox::{Command, Decision};
 use crate::outbox::sqlite::recovery::Recovery;
 use crate::outbox::sqlite::row::Counts;
 use crate::outbox::sqlite::store::Store;
@@ -114,12 +114,13 @@ impl Writer {
     fn finish_slice(&mut self, slice: Option<Slice>) {
         let Some(slice) = slice else { return };
         let Some((job, _)) = self.jobs.front_mut() else { return };
-        decide::count(&self.env, job.decision, slice.count);
-        (job.next, job.count) = (slice.next, job.count + slice.count);
+        decide::count(&self.env, &job.decision, &slice.decided);
+        (job.next, job.stage) = (slice.next, slice.stage);
+        job.decided.add(slice.decided);
         if slice.is_last
             && let Some((job, reply)) = self.jobs.pop_front()
         {
-            self.answers.push(Answer::Decide(reply, Ok(job.count)));
+            self.end_job(job, reply);
         }
     }
 }
@@ -131,6 +132,9 @@ fn write_all(
     work: &Work<'_>,
     job: Option<&Job>,
 ) -> Result<(Vec<Effect>, Option<Slice>), Fault> {
+    if job.is_some_and(|job| matches!(job.decision, Decision::Erase(_))) {
+        store.sql.overwrite_all(true)?;
+    }
     store.sql.begin()?;
     let effects = store.apply(env, work)?;
     let slice = job.map(|job| store.decide(env, job)).transpose()?;

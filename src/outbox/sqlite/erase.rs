@@ -1,0 +1,155 @@
+//! Erasing a person: rows first, in slices, then what deleting leaves in free pages and the WAL.
+//!
+//! Rows are overwritten as they go (`secure_delete = ON` meanwhile). Free pages, which also hold events that
+//! were delivered before, are given back to the volume until there are none; then the WAL is moved into the
+//! database and emptied.
+
+use super::decide::{Job, Slice};
+use super::env::Env;
+use super::fault::Fault;
+use super::row::{DeadRow, Gate, LineRow};
+use super::store::Store;
+use crate::event::{EventId, UserId};
+use crate::outbox::{Filter, Selection};
+use std::time::Duration;
+
+/// Waiting events looked at in one transaction.
+const LOOKED_AT: u64 = 4096;
+/// Events erased, or keys looked at, in one transaction.
+const SLICE: u64 = 256;
+/// Free pages given back in a step; each step is a commit.
+const PAGES: u64 = 256;
+/// Steps before the rest is left to the next idle moment: 4 GiB of free pages.
+const MAX_STEPS: u32 = 4096;
+
+/// How far an erasure is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Dead letters.
+    #[default]
+    Dead,
+    /// Events that wait and were accepted before this sequence.
+    Waiting(u64),
+    /// Idempotency keys.
+    Keys,
+}
+
+impl Store {
+    /// The next slice of an erasure in the open transaction.
+    pub(super) fn erase_slice(&mut self, env: &Env, job: &Job, user: &UserId) -> Result<Slice, Fault> {
+        if let Selection::Ids(ids) = &job.which {
+            return self.erase_ids(env, ids, user);
+        }
+        match job.stage {
+            Stage::Dead => {
+                let of_user = Filter { user: Some(user.clone()), ..Filter::default() };
+                let rows = self.sql.dead_from(0, SLICE, &of_user)?;
+                let is_more = rows.len() as u64 == SLICE;
+                let stage = if is_more { Stage::Dead } else { Stage::Waiting(self.books.next_seq) };
+                let mut slice = Slice { stage, ..Slice::default() };
+                for row in &rows {
+                    self.erase_dead(row, &mut slice)?;
+                }
+                Ok(slice)
+            }
+            Stage::Waiting(end) => self.erase_waiting_slice(env, job.next, end, user),
+            Stage::Keys => self.erase_keys(job.next, user),
+        }
+    }
+
+    /// What was in flight in an earlier pass and may have landed.
+    fn erase_ids(&mut self, env: &Env, ids: &[EventId], user: &UserId) -> Result<Slice, Fault> {
+        let mut slice = Slice { is_last: true, ..Slice::default() };
+        for id in ids {
+            if let Some(row) = self.sql.dead(id.seq())?.filter(|row| row.id == *id && row.user == *user) {
+                self.erase_dead(&row, &mut slice)?;
+            } else if let Some(line) = self.sql.line(id.seq())?.filter(|line| line.id == *id && line.user == *user) {
+                self.erase_waiting(env, &line, &mut slice)?;
+            }
+        }
+        self.let_go_on(env, user)?;
+        Ok(slice)
+    }
+
+    fn erase_dead(&mut self, row: &DeadRow, slice: &mut Slice) -> Result<(), Fault> {
+        self.end_dead(row)?;
+        self.books.ledger.erased += 1;
+        slice.decided.erased.dead += 1;
+        Ok(())
+    }
+
+    fn erase_waiting_slice(&mut self, env: &Env, from: u64, end: u64, user: &UserId) -> Result<Slice, Fault> {
+        let mut lines: Vec<LineRow> = Vec::new();
+        let next = self.sql.lines_from(from, LOOKED_AT, Some(user), |line| {
+            lines.push(line);
+            (lines.len() as u64) < SLICE
+        })?;
+        let next = next.filter(|next| *next < end);
+        let stage = next.map_or(Stage::Keys, |_| Stage::Waiting(end));
+        let mut slice = Slice { next: next.unwrap_or(0), stage, ..Slice::default() };
+        for line in lines.iter().filter(|line| line.id.seq() < end) {
+            self.erase_waiting(env, line, &mut slice)?;
+        }
+        self.let_go_on(env, user)?;
+        Ok(slice)
+    }
+
+    /// One that is in flight is told of and left; it is erased when it has landed. The gate takes what was read
+    /// of the user's events out of memory.
+    fn erase_waiting(&mut self, env: &Env, line: &LineRow, slice: &mut Slice) -> Result<(), Fault> {
+        let seq = line.id.seq();
+        self.gate(env, &line.user, None)?;
+        if self.queue.flight(seq).is_some() && !self.landed.contains(&seq) {
+            slice.decided.flying.push(line.id);
+            return Ok(());
+        }
+        let erased = &mut slice.decided.erased;
+        match self.sql.progress(seq)? {
+            Some(_) => erased.retrying += 1,
+            None => erased.pending += 1,
+        }
+        self.sql.delete_event(seq)?;
+        self.forget_history(seq)?;
+        self.sql.unpark(&line.user, seq)?;
+        self.books.ledger.erased += 1;
+        Ok(())
+    }
+
+    /// What is left of the user's line (accepted meanwhile) is due, or the gate goes.
+    fn let_go_on(&mut self, env: &Env, user: &UserId) -> Result<(), Fault> {
+        if self.books.gates == 0 || self.sql.gate(user)?.is_none() {
+            return Ok(());
+        }
+        if self.sql.first_parked(user)?.is_some() {
+            let due = self.pace.now(env.clock.now(), env.clock.instant());
+            self.sql.set_gate(user, Gate { due, wait: Duration::ZERO })?;
+        } else {
+            self.sql.delete_gate(user)?;
+            self.books.gates -= 1;
+        }
+        Ok(())
+    }
+
+    fn erase_keys(&mut self, from: u64, user: &UserId) -> Result<Slice, Fault> {
+        let (last, count, bytes) = self.sql.forget_keys_of(from as i64, SLICE, user)?;
+        self.books.key_bytes = self.books.key_bytes.saturating_sub(bytes);
+        let mut slice = Slice { stage: Stage::Keys, is_last: last.is_none(), ..Slice::default() };
+        slice.next = last.map_or(from, |last| last as u64 + 1);
+        slice.decided.erased.keys = count;
+        Ok(slice)
+    }
+
+    /// Gives free pages back and, when there are none, empties the WAL; says whether there is no more to do:
+    /// `Some(true)` if nothing is left of what was deleted.
+    pub(super) fn scrub(&mut self, step: u32) -> Result<Option<bool>, Fault> {
+        self.measure()?;
+        if self.free_pages > 0 {
+            self.sql.vacuum(PAGES)?;
+            self.measure()?;
+        }
+        if self.free_pages == 0 && self.sql.checkpoint_and_truncate()? {
+            return Ok(Some(true));
+        }
+        Ok((step >= MAX_STEPS).then_some(false))
+    }
+}

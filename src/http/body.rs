@@ -143,13 +143,14 @@ pub async fn read<'b>(
 }
 
 /// Decompresses at most `max` bytes, of as many members as there are. Others get their turn meanwhile: a body of
-/// nothing but empty members is much work for nothing.
+/// nothing but empty members is much work for nothing. What it unpacks to is counted on the body's own share: with
+/// one of its own it could wait for itself.
 ///
 /// # Errors
 /// [`BodyError::TooLarge`] as soon as there are more, [`BodyError::NotGzip`].
-pub async fn gunzip<'b>(compressed: Whole<'_>, max: usize, budget: &'b Budget) -> Result<Whole<'b>, BodyError> {
-    let mut share = budget.share();
-    let mut decoder = GzDecoder::new(compressed.bytes.clone().reader());
+pub async fn gunzip(compressed: Whole<'_>, max: usize) -> Result<Whole<'_>, BodyError> {
+    let Whole { bytes, _share: mut share } = compressed;
+    let mut decoder = GzDecoder::new(bytes.reader());
     let mut whole = Vec::new();
     let mut piece = [0; 4 * PIECE];
     loop {

@@ -26,8 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use bind::bind;
 
-/// How long requests under way may take after the listeners were closed.
-const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// How long requests under way may take after the listeners were closed: what a commit takes, many times over.
+/// An ending relay empties its outbox only then.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// Wait after an accept that failed for want of something (file descriptors, memory), doubled up to
 /// [`ACCEPT_RETRY_MAX`].
@@ -113,7 +114,7 @@ pub async fn serve_counted<S, B>(
         tracing::warn!(
             event = "connections_dropped",
             connections = open,
-            "connections were still open at the end and are dropped"
+            "requests were still under way when the listener closed, and are dropped"
         );
     }
 }

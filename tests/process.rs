@@ -28,6 +28,8 @@ mod idle;
 mod load;
 #[path = "process/mend.rs"]
 mod mend;
+#[path = "process/moving.rs"]
+mod moving;
 #[path = "process/operator.rs"]
 mod operator;
 #[path = "process/outage.rs"]

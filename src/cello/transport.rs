@@ -3,7 +3,9 @@
 //! The question that matters after a failure is whether the request may have reached Cello
 //! ([`TransportError::sent`]). It has not while no connection was assigned to it, nor when hyper hands it
 //! back unwritten, as it does when a pooled connection turns out to be closed (and then it tries the
-//! next one by itself).
+//! next one by itself), nor when an HTTP/2 peer says that it did nothing for it: a GOAWAY that ends below
+//! its stream, or REFUSED_STREAM. Peers do so whenever they retire a connection, for all calls on it at
+//! once, so such a call is sent again, once, before anybody hears of it.
 
 use std::error::Error;
 use std::fmt;
@@ -22,7 +24,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use super::answer::{self, Answer};
@@ -161,7 +163,16 @@ impl Transport {
     }
 
     async fn send(self, call: Call) -> Result<Answer, TransportError> {
-        let limit = call.timeout;
+        let deadline = Instant::now() + call.timeout;
+        match self.exchange(&call, deadline).await {
+            Err(TransportError { fault: Fault::Reset, sent: false }) if !call.once => {
+                self.exchange(&call, deadline).await
+            }
+            result => result,
+        }
+    }
+
+    async fn exchange(&self, call: &Call, deadline: Instant) -> Result<Answer, TransportError> {
         let Some(mut request) = self.request(call) else {
             return Err(TransportError { fault: Fault::Connect, sent: false });
         };
@@ -173,16 +184,16 @@ impl Transport {
             let read = answer::read(response, self.clock.now()).await;
             read.map_err(|_| TransportError { fault: Fault::Reset, sent: true })
         };
-        match timeout(limit, exchange).await {
+        match timeout_at(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(TransportError { fault: Fault::Timeout, sent: assigned() }),
         }
     }
 
     /// The request on the wire; `None` if its URL would be too long to be one.
-    fn request(&self, call: Call) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, call: &Call) -> Option<Request<Full<Bytes>>> {
         let mut request = Request::new(Full::default());
-        *request.method_mut() = call.method;
+        *request.method_mut() = call.method.clone();
         *request.uri_mut() = self.base.join(&call.path)?;
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, AGENT);
@@ -190,12 +201,12 @@ impl Transport {
             let key = HeaderValue::try_from(key.to_string()).expect("a UUID is a valid header value");
             headers.insert(IDEMPOTENCY_KEY, key);
         }
-        if let Some(token) = call.token {
-            headers.insert(AUTHORIZATION, bearer(&token)?);
+        if let Some(token) = &call.token {
+            headers.insert(AUTHORIZATION, bearer(token)?);
         }
-        if let Some(body) = call.body {
+        if let Some(body) = &call.body {
             headers.insert(CONTENT_TYPE, JSON);
-            *request.body_mut() = Full::new(body);
+            *request.body_mut() = Full::new(body.clone());
         }
         Some(request)
     }
@@ -217,8 +228,16 @@ fn classify(error: &(dyn Error + 'static), assigned: bool) -> TransportError {
         }
         // hyper says so of a request that it hands back without having begun to write it.
         unwritten |= cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        unwritten |= cause.downcast_ref().is_some_and(was_passed_over);
     }
     TransportError { fault: Fault::Reset, sent: !unwritten }
+}
+
+/// The peer says that it did nothing for this stream. Of a GOAWAY only the streams beyond the last one
+/// that it names hear as such; the others see how the connection ends.
+fn was_passed_over(error: &h2::Error) -> bool {
+    error.is_remote()
+        && (error.is_go_away() || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)))
 }
 
 impl Service<Call> for Transport {

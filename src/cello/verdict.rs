@@ -15,11 +15,14 @@
 //! | no answer: not resolved, not connected, no TLS | retry | `dns`, `connect`, `tls` |
 //! | no answer: too late, broken off | retry (outcome unknown if sent) | `timeout`, `reset` |
 //! | nothing sent for want of a token | no access | `credentials` |
+//!
+//! Of a body over [`MAX_BODY`](super::MAX_BODY) only the start is read: it counts as what it is so far. Cello has no
+//! reason to talk that long; but if it does, an event that it took is not sent to it again and again.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
@@ -117,7 +120,7 @@ pub fn judge(answer: Result<&Answer, &TransportError>) -> Judgement {
 
 fn judge_answer(answer: &Answer) -> Judgement {
     let status = answer.status.as_u16();
-    let body = Said::read(&answer.body);
+    let body = Said::read(&answer.body, answer.cut);
     let (verdict, reason) = match status {
         200..=299 => match body {
             Said::NotJson => (Verdict::Retry, Some(Reason::NotJson)),
@@ -188,30 +191,69 @@ enum Said {
     Object { success_false: bool, message: Option<Box<str>> },
 }
 
-/// The two fields that count; of whatever type, so that none makes the rest unreadable.
-#[derive(Deserialize)]
+/// The two fields that count; of whatever type, so that none makes the rest unreadable. Filled as they
+/// are read, so that they are known of a body that is cut too.
+#[derive(Default)]
 struct Fields<'a> {
-    #[serde(borrow)]
     success: Option<&'a RawValue>,
-    #[serde(borrow)]
     message: Option<&'a RawValue>,
 }
 
+impl<'a> Visitor<'a> for &mut Fields<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let field = match name.as_str() {
+                "success" => &mut self.success,
+                "message" => &mut self.message,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if field.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom("twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Said {
-    fn read(body: &[u8]) -> Self {
+    fn read(body: &[u8], cut: bool) -> Self {
         let body = body.trim_ascii();
-        if body.is_empty() {
+        if body.is_empty() && !cut {
             return Self::Nothing;
         }
-        let Ok(text) = std::str::from_utf8(body) else { return Self::NotJson };
-        // An array of two would do as `Fields` too: only an object has names.
-        match serde_json::from_str::<Fields<'_>>(text) {
-            Ok(fields) if text.starts_with('{') => Self::Object {
+        let text = match std::str::from_utf8(body) {
+            Ok(text) => text,
+            // The cut may go through a character.
+            Err(error) if cut && error.error_len().is_none() => {
+                std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default()
+            }
+            Err(_) => return Self::NotJson,
+        };
+        let mut fields = Fields::default();
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let read = reader.deserialize_map(&mut fields).and_then(|()| reader.end());
+        let is_json = |result: serde_json::Result<()>| match result {
+            Ok(()) => true,
+            Err(error) => cut && error.is_eof() && !text.is_empty(),
+        };
+        if is_json(read) {
+            Self::Object {
                 success_false: fields.success.is_some_and(|value| value.get() == "false"),
                 message: fields.message.and_then(message),
-            },
-            _ if serde_json::from_str::<IgnoredAny>(text).is_ok() => Self::Json,
-            _ => Self::NotJson,
+            }
+        } else if is_json(serde_json::from_str::<IgnoredAny>(text).map(drop)) {
+            Self::Json
+        } else {
+            Self::NotJson
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -145,19 +145,26 @@ pub async fn read<'b>(
     Ok(Whole { bytes: whole.freeze(), held: share })
 }
 
-/// Decompresses at most `max` bytes.
+/// Decompresses at most `max` bytes, of as many members as there are. Others get their turn meanwhile: a body of
+/// nothing but empty members is much work for nothing. What it unpacks to is counted on the body's own share: with
+/// one of its own it could wait for itself.
 ///
 /// # Errors
 /// [`BodyError::TooLarge`] as soon as there are more, [`BodyError::NotGzip`].
-pub async fn gunzip<'b>(compressed: Whole<'_>, max: usize, budget: &'b Budget) -> Result<Whole<'b>, BodyError> {
-    let mut share = budget.share();
-    let mut decoder = MultiGzDecoder::new(compressed.bytes.clone().reader());
+pub async fn gunzip(compressed: Whole<'_>, max: usize) -> Result<Whole<'_>, BodyError> {
+    let Whole { bytes, held: mut share } = compressed;
+    let mut decoder = GzDecoder::new(bytes.reader());
     let mut whole = Vec::new();
     let mut piece = [0; 4 * PIECE];
     loop {
+        tokio::task::consume_budget().await;
         let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
         if read == 0 {
-            return Ok(Whole { bytes: Bytes::from(whole), held: share });
+            let rest = decoder.into_inner();
+            if !rest.get_ref().has_remaining() {
+                return Ok(Whole { bytes: Bytes::from(whole), held: share });
+            }
+            decoder = GzDecoder::new(rest);
         }
         if whole.len() + read > max {
             return Err(BodyError::TooLarge);

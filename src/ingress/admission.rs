@@ -1,8 +1,8 @@
-//! Who may ask at all: Host, Origin, bearer token.
+//! Who may ask at all: framing, Host, Origin, bearer token.
 
 use hyper::StatusCode;
 use hyper::Version;
-use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use tokio::time::Instant;
 
@@ -46,6 +46,7 @@ impl Admission {
     }
 
     pub(super) fn check(&self, head: &Parts, route: Option<Route<'_>>, now: Instant) -> Result<(), Box<Refusal>> {
+        check_framing(head)?;
         if head.headers.contains_key(ORIGIN) {
             let message = "requests of web pages (with an Origin) are refused, also from ingest.allowed_hosts";
             return Err(answer::refuse(StatusCode::FORBIDDEN, message).because(Rejection::Host, 1));
@@ -80,6 +81,18 @@ impl Admission {
         let name = without_port(&host);
         is_loopback(name) || self.allowed_hosts.iter().any(|allowed| *allowed == host || allowed == name)
     }
+}
+
+/// A body is framed in the one way that everybody on the way reads alike. hyper looks only at the last coding; a
+/// proxy that looks at the first would see another request behind this one.
+fn check_framing(head: &Parts) -> Result<(), Box<Refusal>> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let known = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_none_or(known) && codings.next().is_none() {
+        return Ok(());
+    }
+    let refusal = answer::refuse(StatusCode::BAD_REQUEST, "the Transfer-Encoding must be chunked, once, or none");
+    Err(refusal.header(CONNECTION, HeaderValue::from_static("close")))
 }
 
 /// Whether the request has the right bearer token.

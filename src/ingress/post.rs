@@ -93,7 +93,7 @@ impl Shared {
         let compressed = is_gzip(head)?;
         let mut whole = body::read(body, max, self.settings.idle_timeout, &self.budget).await.map_err(unreadable)?;
         if compressed {
-            whole = body::gunzip(whole, max, &self.budget).await.map_err(unreadable)?;
+            whole = body::gunzip(whole, max).await.map_err(unreadable)?;
         }
         self.metrics.ingest_bytes.inc_by(whole.bytes.len() as u64);
         Ok(whole)

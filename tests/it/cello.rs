@@ -4,6 +4,10 @@
 
 mod access;
 mod bearer;
+mod h2;
+mod hostile;
+mod raw;
+mod tls;
 mod transport;
 pub(crate) mod upstream;
 

@@ -158,6 +158,17 @@ async fn when_stopped_requests_under_way_are_finished_idle_connections_closed_an
 }
 
 #[tokio::test]
+async fn when_stopped_a_request_that_does_not_end_is_waited_for_only_a_little() {
+    let server = start(LIMITS);
+    let mut busy = Wire::connect(server.at).await;
+    busy.send(request("GET", "/wait", &[], b"")).await;
+    server.came.acquire().await.expect("open").forget();
+    server.stop.send(true).expect("listening");
+    let ended = tokio::time::timeout(Duration::from_secs(6), server.ended).await;
+    ended.expect("before anybody loses patience").expect("no panic");
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_is_answered_431_and_two_lengths_400() {
     let server = start(LIMITS);
     let large = "x".repeat(64 * 1024);

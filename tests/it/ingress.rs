@@ -2,6 +2,8 @@
 
 mod bodies;
 mod door;
+mod hostile;
+mod neighbours;
 pub(crate) mod openapi;
 pub(crate) mod support;
 

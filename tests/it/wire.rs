@@ -54,6 +54,11 @@ impl Wire {
         self.stream.shutdown().await.expect("half closed");
     }
 
+    /// The same of a connection that the peer may have ended.
+    pub(crate) async fn try_finish_sending(&mut self) -> bool {
+        self.stream.shutdown().await.is_ok()
+    }
+
     /// Leaves at once: what is under way is reset, not finished.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().expect("a socket");
@@ -96,6 +101,17 @@ impl Wire {
             answer.body = String::from_utf8(self.read.drain(..length).collect()).expect("text");
         }
         answer
+    }
+
+    /// The statuses of all answers until the peer hangs up, however it does that.
+    pub(crate) async fn statuses(&mut self) -> Vec<u16> {
+        while tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.read))
+            .await
+            .expect("an end")
+            .is_ok_and(|read| read > 0)
+        {}
+        let text = String::from_utf8_lossy(&self.read).into_owned();
+        text.split("HTTP/1.").skip(1).filter_map(|answer| answer.split(' ').nth(1)?.parse().ok()).collect()
     }
 
     /// Whether the peer hangs up without another byte.

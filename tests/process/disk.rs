@@ -8,12 +8,12 @@ use crate::load::event;
 use crate::relay::{PATIENCE, Relay, Setup};
 use crate::upstream::Upstream;
 
-/// Builds the preloaded library that makes calls fail.
-fn fault_library() -> PathBuf {
-    let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fault-{}.so", std::process::id()));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/fault.c");
+/// Builds a library to preload, of `tests/support/<name>.c`.
+pub(crate) fn preload_library(name: &str) -> PathBuf {
+    let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.so", std::process::id()));
+    let source = format!("{}/tests/support/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([source, "-ldl"]);
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([&source, "-ldl"]);
     assert!(compiler.status().expect("a C compiler").success());
     library
 }
@@ -31,7 +31,7 @@ impl Disk {
         std::fs::write(&switch, "").expect("a file");
         let outbox = setup.outbox();
         setup
-            .raw("LD_PRELOAD", fault_library().to_str().expect("a plain path"))
+            .raw("LD_PRELOAD", preload_library("fault").to_str().expect("a plain path"))
             .raw("FAULT_FILE", switch.to_str().expect("a plain path"))
             .raw("FAULT_DIR", outbox.to_str().expect("a plain path"));
         Self { setup, switch }

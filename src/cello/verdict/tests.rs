@@ -2,6 +2,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 
 use super::*;
+use crate::cello::MAX_BODY;
 
 fn answer(status: u16, body: &'static str) -> Answer {
     Answer {
@@ -120,6 +121,44 @@ fn cellos_message_is_kept_capped_on_a_character_boundary() {
 fn a_wait_that_cello_asks_for_is_passed_on() {
     let wait = Some(Duration::from_secs(9));
     assert_eq!(judge(Ok(&Answer { retry_after: wait, ..answer(429, "") })).retry_after, wait);
+}
+
+/// A body as it is read of one that goes on.
+fn cut(status: u16, start: &str) -> Judgement {
+    let mut body = start.to_owned();
+    body.push_str(&"a".repeat(MAX_BODY.saturating_sub(start.len())));
+    judge(Ok(&Answer { body: body.into(), cut: true, ..answer(status, "") }))
+}
+
+#[test]
+fn a_2xx_too_long_to_be_read_whole_is_judged_by_what_was_read_and_never_sent_again_for_its_length() {
+    for json in ["{\"success\": true, \"data\": \"", "{\"", "[\"", "\"", "{\"data\":[[{\"x\":{\"\u{e9}"] {
+        let judgement = cut(200, json);
+        assert_eq!((judgement.verdict, judgement.outcome_unknown), (Verdict::Delivered, false), "{json}");
+    }
+    let refused = cut(200, "{\"success\":false,\"message\":\"no\",\"trace\":\"");
+    assert_eq!((refused.verdict, refused.message.as_deref()), (Verdict::Refused, Some("no")));
+    for other in ["<html>", "{} ", "{\"a\" ", "{\"a\":1,,\"", "[1 "] {
+        let judgement = cut(200, other);
+        assert_eq!((judgement.verdict, judgement.reason), (Verdict::Retry, Some(Reason::NotJson)), "{other}");
+        assert!(judgement.outcome_unknown, "{other}");
+    }
+    let spaces = Answer { body: " ".repeat(MAX_BODY).into(), cut: true, ..answer(200, "") };
+    assert_eq!(judge(Ok(&spaces)).reason, Some(Reason::NotJson), "it may be anything");
+    // The cut goes through a character.
+    let body = [b"{\"\xc3\xa9\":\"".as_slice(), &[b'a'; 9], b"\xc3"].concat();
+    let within = Answer { body: body.clone().into(), cut: true, ..answer(200, "") };
+    assert_eq!(judge(Ok(&within)).verdict, Verdict::Delivered);
+    assert_eq!(judge(Ok(&Answer { cut: false, ..within })).reason, Some(Reason::NotJson));
+}
+
+#[test]
+fn a_refusal_too_long_to_be_read_whole_is_cellos_own_if_its_message_came() {
+    let own = cut(400, "{\"message\":\"no such ucc\",\"details\":\"");
+    assert_eq!((own.verdict, own.message.as_deref()), (Verdict::Refused, Some("no such ucc")));
+    for foreign in ["<html>", "{\"details\":\"", "{\"message\":\""] {
+        assert_eq!(cut(400, foreign).verdict, Verdict::Hold, "{foreign}");
+    }
 }
 
 #[test]

@@ -10,12 +10,10 @@ use cello_relay::metrics::{Metrics, Operation};
 use cello_relay::reason::Reason;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Version};
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
+use super::tls::Identity;
 use super::upstream::{Reply, Upstream};
 use super::{EVENT, run, settings};
 
@@ -28,7 +26,7 @@ async fn deliver_to(url: &str) -> Judgement {
     deliver(settings(url, Auth::None)).await
 }
 
-fn failed(judgement: &Judgement) -> (Verdict, Reason, bool) {
+pub(crate) fn failed(judgement: &Judgement) -> (Verdict, Reason, bool) {
     (judgement.verdict, judgement.reason.unwrap(), judgement.outcome_unknown)
 }
 
@@ -180,20 +178,9 @@ async fn read_request(socket: &mut TcpStream) {
 
 /// A TLS upstream for `localhost`, and the file that lets it be trusted.
 async fn tls_upstream() -> (Upstream, tempfile::NamedTempFile) {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let ca_file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(ca_file.path(), cert.pem()).unwrap();
-    let key = PrivateKeyDer::try_from(KeyPair::serialize_der(&signing_key)).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let upstream = Upstream::start_tls(TlsAcceptor::from(Arc::new(config)), |_| async { Reply::delivered() }).await;
-    (upstream, ca_file)
+    let identity = Identity::good();
+    let upstream = Upstream::start_tls(identity.acceptor(), |_| async { Reply::delivered() }).await;
+    (upstream, identity.ca_file)
 }
 
 #[tokio::test]

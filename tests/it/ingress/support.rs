@@ -16,6 +16,7 @@ use cello_relay::outbox::{
 };
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::wire::{Answer, ask};
 
@@ -110,7 +111,8 @@ pub(crate) struct Rig {
     pub(crate) flow: watch::Sender<Flow>,
     pub(crate) ingress: Ingress,
     /// Ends the server when dropped.
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
 }
 
 pub(crate) fn settings() -> Settings {
@@ -149,8 +151,17 @@ impl Rig {
         let (stop, stopped) = watch::channel(false);
         let connections = Some(metrics.ingest_connections.clone());
         let listeners = listeners.into_iter().map(Listener::from).collect();
-        tokio::spawn(http::serve_counted(listeners, ingress.clone(), limits, connections, stopped));
-        Self { at, outbox, metrics, flow, ingress, _stop: stop }
+        let server = tokio::spawn(http::serve_counted(listeners, ingress.clone(), limits, connections, stopped));
+        Self { at, outbox, metrics, flow, ingress, stop, server }
+    }
+
+    /// Ends the server once every connection that it accepted is done; gives the users of what was stored.
+    pub(crate) async fn end(self) -> Vec<String> {
+        self.stop.send_replace(true);
+        self.server.await.expect("no panic");
+        let users =
+            self.outbox.bodies().into_iter().map(|body| body["payload"]["newUserId"].as_str().map(str::to_owned));
+        users.map(|user| user.expect("a user")).collect()
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

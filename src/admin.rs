@@ -22,6 +22,8 @@ mod access;
 mod dead;
 mod decide;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod log_level;
 mod page;
 pub mod pause;

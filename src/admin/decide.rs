@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Parts;
 use super::events::{event_id, reason};
 use super::reply::{self, Body, Refusal};
+use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 use crate::outbox::{Filter, Replayed, Selection, State, Terms};
 
@@ -25,7 +26,7 @@ const KNOWN: [&str; 6] = ["ids", "filter", "dry_run", "canary", "per_second", "m
 
 /// Dead letters that an operator selects, and how they are replayed.
 #[derive(Debug)]
-struct Order {
+pub(super) struct Order {
     selection: Selection,
     dry_run: bool,
     canary: bool,
@@ -34,7 +35,7 @@ struct Order {
 }
 
 impl Order {
-    fn parse(body: &Value, parts: &Parts) -> Result<Self, Refusal> {
+    pub(super) fn parse(body: &Value, now: Timestamp) -> Result<Self, Refusal> {
         let empty = Map::new();
         let fields = body.as_object().unwrap_or(&empty);
         if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
@@ -45,7 +46,7 @@ impl Order {
                 let ids = ids.iter().map(|id| event_id(id.as_str().unwrap_or_default()));
                 Selection::Ids(ids.collect::<Result<_, _>>()?)
             }
-            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields, parts)?),
+            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields, now)?),
             _ => {
                 return Err(Refusal::bad(
                     "give either ids (a list) or filter (an object with user, reason, olderThan, newerThan; {} is all)",
@@ -64,11 +65,15 @@ impl Order {
         let (dry_run, canary, may_duplicate) = (flag("dry_run"), flag("canary"), flag("may_duplicate"));
         Ok(Self { selection, dry_run, canary, per_second, may_duplicate })
     }
+
+    #[cfg(fuzzing)]
+    pub(super) fn taken_apart(self) -> (Selection, Option<u64>) {
+        (self.selection, self.per_second)
+    }
 }
 
-fn filter(fields: &Map<String, Value>, parts: &Parts) -> Result<Filter, Refusal> {
+fn filter(fields: &Map<String, Value>, now: Timestamp) -> Result<Filter, Refusal> {
     let mut filter = Filter { state: Some(State::Dead), ..Filter::default() };
-    let now = parts.clock.now();
     for (name, value) in fields {
         let text = || value.as_str().ok_or_else(|| Refusal::bad(format!("filter.{name} must be a string")));
         let age = || {
@@ -99,7 +104,7 @@ pub(super) async fn act_on(parts: &Parts, via: &str, action: &str, id: &str) -> 
 
 /// Replays or discards.
 pub(super) async fn act(parts: &Parts, via: &str, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = Order::parse(body, parts)?;
+    let order = Order::parse(body, parts.clock.now())?;
     let is_replay = action == "replay";
     let (done, canary) = if order.dry_run {
         (count(parts, &order, is_replay).await?, None)

@@ -55,6 +55,11 @@ impl Query {
         Ok(parsed)
     }
 
+    #[cfg(fuzzing)]
+    pub(super) fn taken_apart(&self, now: Timestamp) -> (Filter, Option<EventId>, Option<usize>, bool) {
+        (self.filter(now), self.after, self.limit, self.reveal)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         match name {
             "state" => self.filter.state = Some(state(value)?),

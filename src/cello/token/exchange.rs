@@ -127,7 +127,7 @@ struct Response<'a> {
     refresh_token_expires_in: Option<&'a RawValue>,
 }
 
-fn read(body: &[u8]) -> Option<(Granted, bool)> {
+pub(super) fn read(body: &[u8]) -> Option<(Granted, bool)> {
     let response: Response<'_> = serde_json::from_slice(body).ok()?;
     let value = SecretString::from(response.access_token);
     // It must go into a header.

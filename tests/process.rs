@@ -36,6 +36,8 @@ mod pressure;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/soak.rs"]
+mod soak;
 #[path = "process/status.rs"]
 mod status;
 #[path = "process/steer.rs"]

@@ -22,6 +22,7 @@ mod access;
 mod dead;
 mod decide;
 mod events;
+mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod log_level;

@@ -68,7 +68,11 @@ impl Query {
             "older_than" => self.older_than = Some(age(name, value)?),
             "newer_than" => self.newer_than = Some(age(name, value)?),
             "after" => self.after = Some(event_id(value)?),
-            "reveal" => self.reveal = value == "true",
+            "reveal" => {
+                let known = matches!(value, "true" | "false");
+                self.reveal =
+                    known.then_some(value == "true").ok_or_else(|| Refusal::bad("reveal must be true or false"))?;
+            }
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                 self.limit = Some(limit.ok_or_else(|| Refusal::bad(format!("limit must be 1 to {MAX_LIMIT}")))?);

@@ -133,6 +133,7 @@ impl Relay {
             Action::Weather(weather) => self.truth.change(|truth| truth.weather = weather),
             Action::Latency(ms) => self.truth.change(|truth| truth.latency = Duration::from_millis(ms)),
             Action::Access(granted) => {
+                self.truth.change(|truth| truth.granted |= granted);
                 self.truth.access.send_replace(if granted { Access::Granted } else { Access::Waiting });
                 settle_down().await;
                 self.truth.change(|truth| truth.granted = granted);
@@ -141,6 +142,8 @@ impl Relay {
             Action::Pause(seconds) => {
                 let wait = seconds.map(Duration::from_secs);
                 handle.pause(wait);
+                // A pause that replaces a longer one may end sooner.
+                self.truth.change(|truth| truth.paused_until = None);
                 let until = self.clock.pause_ends(wait);
                 settle_down().await;
                 self.truth.change(|truth| truth.paused_until = until);

@@ -11,9 +11,8 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::Parts;
 use super::reply::{self, Body, Refusal};
-use super::view;
+use super::{Parts, fields, view};
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 use crate::outbox::{DeadLetters, Filter, ReadError, State};
@@ -89,7 +88,8 @@ impl Query {
 
 /// Seconds of age.
 fn age(name: &str, value: &str) -> Result<Duration, Refusal> {
-    let seconds = value.parse().map_err(|_| Refusal::bad(format!("{name} must be whole seconds")))?;
+    let seconds = value.parse().ok().filter(|seconds| *seconds <= fields::MAX_NUMBER);
+    let seconds = seconds.ok_or_else(|| Refusal::bad(format!("{name} must be whole seconds")))?;
     Ok(Duration::from_secs(seconds))
 }
 

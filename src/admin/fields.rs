@@ -35,11 +35,14 @@ pub(super) fn whole(body: &Value, name: &str) -> Result<Option<u64>, Refusal> {
     number.map(Some).ok_or_else(|| Refusal::bad(format!("{name} must be a whole number over 0")))
 }
 
+/// The largest number that is taken: beyond it, not every JSON parser knows one from the next.
+pub(super) const MAX_NUMBER: u64 = 1 << 53;
+
 /// A whole number; JSON makes no difference between 5 and 5.0.
 pub(super) fn number_of(value: &Value) -> Option<u64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let whole = |number: &f64| (0.0..=EXACT).contains(number) && number.fract() == 0.0;
-    value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
+    let whole = |number: &f64| *number >= 0.0 && number.fract() == 0.0;
+    let number = value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64));
+    number.filter(|number| *number <= MAX_NUMBER)
 }
 
 #[cfg(test)]
@@ -70,7 +73,7 @@ mod tests {
             (whole(json!(5)), whole(json!(5.0)), whole(json!(null))),
             (Some(Some(5)), Some(Some(5)), Some(None))
         );
-        for odd in [json!(0), json!(-1), json!(1.5), json!("5"), json!(1e300)] {
+        for odd in [json!(0), json!(-1), json!(1.5), json!("5"), json!(1e300), json!(MAX_NUMBER + 1)] {
             assert_eq!(whole(odd.clone()), None, "{odd}");
         }
     }

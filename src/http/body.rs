@@ -42,7 +42,7 @@ pub enum BodyError {
 }
 
 /// What all bodies that did not come in one piece may take together, from their first byte until
-/// their [`Whole`] is dropped.
+/// their [`Share`] is dropped.
 ///
 /// Whoever finds it spent waits. So that bodies half read cannot wait for each other for ever, one at a
 /// time goes on regardless, within [`OVERDRAFT`].
@@ -64,16 +64,17 @@ impl Budget {
     }
 }
 
-/// A body that was read. Keep it while what was made of it waits for the disk: then many large bodies
-/// wait in their clients, not in memory.
+/// A body that was read.
 pub struct Whole<'b> {
     /// Its bytes.
     pub bytes: Bytes,
-    _share: Share<'b>,
+    /// Keep it while what was made of the bytes waits for the disk: then many large bodies wait in their
+    /// clients, not in memory.
+    pub held: Share<'b>,
 }
 
 /// One body's part of the budget: grows with what has arrived, so that a slow client cannot hoard.
-struct Share<'b> {
+pub struct Share<'b> {
     budget: &'b Budget,
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
@@ -128,10 +129,12 @@ pub async fn read<'b>(
         return Err(BodyError::TooLarge);
     }
     if body.is_end_stream() {
-        return Ok(Whole { bytes: first, _share: share });
+        return Ok(Whole { bytes: first, held: share });
     }
     share.grow(first.len()).await;
     let mut whole = BytesMut::from(first);
+    // Known from Content-Length; otherwise it would grow to twice its size.
+    whole.reserve(usize::try_from(body.size_hint().lower()).unwrap_or_default());
     while let Some(piece) = data(body, silence, share.deadline()).await? {
         if whole.len() + piece.len() > max {
             return Err(BodyError::TooLarge);
@@ -139,7 +142,7 @@ pub async fn read<'b>(
         share.grow(piece.len()).await;
         whole.extend_from_slice(&piece);
     }
-    Ok(Whole { bytes: whole.freeze(), _share: share })
+    Ok(Whole { bytes: whole.freeze(), held: share })
 }
 
 /// Decompresses at most `max` bytes.
@@ -154,7 +157,7 @@ pub async fn gunzip<'b>(compressed: Whole<'_>, max: usize, budget: &'b Budget) -
     loop {
         let read = decoder.read(&mut piece).map_err(|_| BodyError::NotGzip)?;
         if read == 0 {
-            return Ok(Whole { bytes: Bytes::from(whole), _share: share });
+            return Ok(Whole { bytes: Bytes::from(whole), held: share });
         }
         if whole.len() + read > max {
             return Err(BodyError::TooLarge);

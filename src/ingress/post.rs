@@ -48,21 +48,20 @@ impl Shared {
         let single = route == Route::Events;
         let layout = media_type(head, !single)?;
         let key = idempotency_key(head)?;
-        let whole = self.body(head, body, single).await?;
-        let body = &whole.bytes;
+        let body::Whole { bytes: body, held: _held } = self.body(head, body, single).await?;
         let checked = if single {
-            vec![event::read(body, self.settings.checks).map_err(|refused| notes::refusal(&refused))?]
+            vec![event::read(&body, self.settings.checks).map_err(|refused| notes::refusal(&refused))?]
         } else {
-            batch::read(body, layout, &self.settings)?
+            batch::read(&body, layout, &self.settings)?
         };
         let notes = notes::fragment(&checked, single);
         let key = key.map(|key| Key {
             route: if single { outbox::Route::Events } else { outbox::Route::Batch },
             key,
-            body: Sha256::digest(body).into(),
+            body: Sha256::digest(&body).into(),
             notes: notes.clone(),
         });
-        // `whole` is kept until the events are stored: see http::body::Whole.
+        drop(body);
         let count = checked.len() as u64;
         match self.store(head, checked, key).await {
             Ok(receipt) => Ok(stored(&receipt, &notes, single)),

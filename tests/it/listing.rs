@@ -1,7 +1,7 @@
 //! How long listings take with much in the outbox; prints it. Run by hand: `cargo test --release --test it
 //! listing -- --ignored --nocapture`.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "it measures, and a failure says where")]
 
 use std::time::Instant;
 

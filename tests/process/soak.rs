@@ -3,6 +3,7 @@
 //! Twenty seconds at 500 events a second; an hour with CELLO_RELAY_TEST_LONG=1; CELLO_RELAY_SOAK_MINUTES for any
 //! other time.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -62,8 +63,8 @@ fn length() -> Duration {
 }
 
 /// Posts at an even pace, whatever answers take; every one is answered 200.
-fn post(posted: &Posted, relay: &Relay, poster: u32) {
-    let mut client = relay.client();
+fn post(posted: &Posted, ingest: SocketAddr, poster: u32) {
+    let mut client = Client::connect(ingest).expect("the ingest listener");
     let (began, every) = (Instant::now(), Duration::from_secs(1) * POSTERS / PER_SECOND);
     for number in 1_u64.. {
         if posted.over.load(Ordering::SeqCst) {
@@ -143,8 +144,8 @@ fn a_long_time_of_changing_faults_grows_neither_memory_nor_files_nor_descriptors
     let posted = Posted::default();
     let samples = std::thread::scope(|scope| {
         for poster in 0..POSTERS {
-            let (posted, relay) = (&posted, &relay);
-            scope.spawn(move || post(posted, relay, poster));
+            let (posted, ingest) = (&posted, relay.ingest);
+            scope.spawn(move || post(posted, ingest, poster));
         }
         weather(&posted, &relay, &setup, &upstream)
     });

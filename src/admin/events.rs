@@ -88,7 +88,7 @@ impl Query {
 
 /// Seconds of age.
 fn age(name: &str, value: &str) -> Result<Duration, Refusal> {
-    let seconds = value.parse().ok().filter(|seconds| *seconds <= fields::MAX_NUMBER);
+    let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= fields::MAX_NUMBER);
     let seconds = seconds.ok_or_else(|| Refusal::bad(format!("{name} must be whole seconds")))?;
     Ok(Duration::from_secs(seconds))
 }

@@ -8,8 +8,8 @@ use super::reply::Refusal;
 
 /// Refuses fields that are not in `known`.
 pub(super) fn only(body: &Value, known: &[&str]) -> Result<(), Refusal> {
-    let names = body.as_object().into_iter().flat_map(|fields| fields.keys());
-    match names.into_iter().find(|name| !known.contains(&name.as_str())) {
+    let mut names = body.as_object().into_iter().flat_map(|fields| fields.keys());
+    match names.find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
         Some(unknown) if known.is_empty() => Err(Refusal::bad(format!("unknown field {unknown}; there are none"))),
         Some(unknown) => Err(Refusal::bad(format!("unknown field {unknown}; known: {}", known.join(", ")))),

@@ -158,7 +158,9 @@ impl Relay {
                 self.truth.note_dead_as_replayed();
                 self.outbox.replay(selection, terms).await.unwrap();
             }
-            Action::Discard(which) => drop(self.outbox.discard(self.selection(Some(which))).await.unwrap()),
+            Action::Discard(which) => {
+                self.outbox.discard(self.selection(Some(which))).await.unwrap();
+            }
             Action::Erase(user) => {
                 let erase = self.outbox.erase(UserId::new(&user.to_string()));
                 // It waits for what is in flight, at most as long as an operator would.

@@ -22,6 +22,9 @@ mod access;
 mod dead;
 mod decide;
 mod events;
+mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod log_level;
 mod page;
 pub mod pause;

@@ -15,6 +15,8 @@ mod authorize;
 mod base;
 mod connector;
 mod credentials;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod measure;
 mod probe;
 mod retry_after;

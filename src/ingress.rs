@@ -9,6 +9,8 @@ mod answer;
 mod batch;
 mod bearer;
 pub mod door;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod look;
 mod notes;
 mod post;

@@ -12,6 +12,8 @@
 
 mod cache;
 mod flight;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod reply;
 mod target;
 mod upstream;

@@ -42,6 +42,8 @@ mod private;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/soak.rs"]
+mod soak;
 #[path = "process/status.rs"]
 mod status;
 #[path = "process/steer.rs"]

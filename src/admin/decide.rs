@@ -6,9 +6,10 @@ use std::time::Duration;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::Parts;
 use super::events::{event_id, reason};
 use super::reply::{self, Body, Refusal};
+use super::{Parts, fields};
+use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 use crate::outbox::{Filter, Replayed, Selection, State, Terms};
 
@@ -25,7 +26,7 @@ const KNOWN: [&str; 6] = ["ids", "filter", "dry_run", "canary", "per_second", "m
 
 /// Dead letters that an operator selects, and how they are replayed.
 #[derive(Debug)]
-struct Order {
+pub(super) struct Order {
     selection: Selection,
     dry_run: bool,
     canary: bool,
@@ -34,45 +35,39 @@ struct Order {
 }
 
 impl Order {
-    fn parse(body: &Value, parts: &Parts) -> Result<Self, Refusal> {
-        let empty = Map::new();
-        let fields = body.as_object().unwrap_or(&empty);
-        if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-            return Err(Refusal::bad(format!("unknown field {unknown}; known: {}", KNOWN.join(", "))));
-        }
+    pub(super) fn parse(body: &Value, now: Timestamp) -> Result<Self, Refusal> {
+        fields::only(body, &KNOWN)?;
         let selection = match (body.get("ids"), body.get("filter")) {
             (Some(Value::Array(ids)), None) => {
                 let ids = ids.iter().map(|id| event_id(id.as_str().unwrap_or_default()));
                 Selection::Ids(ids.collect::<Result<_, _>>()?)
             }
-            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields, parts)?),
+            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields, now)?),
             _ => {
                 return Err(Refusal::bad(
                     "give either ids (a list) or filter (an object with user, reason, olderThan, newerThan; {} is all)",
                 ));
             }
         };
-        let per_second = match body.get("per_second") {
-            None | Some(Value::Null) => None,
-            Some(rate) => Some(
-                rate.as_u64()
-                    .filter(|rate| *rate > 0)
-                    .ok_or_else(|| Refusal::bad("per_second must be a whole number over 0"))?,
-            ),
-        };
-        let flag = |name: &str| body.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let (dry_run, canary, may_duplicate) = (flag("dry_run"), flag("canary"), flag("may_duplicate"));
+        let per_second = fields::whole(body, "per_second")?;
+        let flag = |name| fields::flag(body, name);
+        let (dry_run, canary, may_duplicate) = (flag("dry_run")?, flag("canary")?, flag("may_duplicate")?);
         Ok(Self { selection, dry_run, canary, per_second, may_duplicate })
+    }
+
+    #[cfg(fuzzing)]
+    pub(super) fn taken_apart(self) -> (Selection, Option<u64>) {
+        (self.selection, self.per_second)
     }
 }
 
-fn filter(fields: &Map<String, Value>, parts: &Parts) -> Result<Filter, Refusal> {
+fn filter(fields: &Map<String, Value>, now: Timestamp) -> Result<Filter, Refusal> {
     let mut filter = Filter { state: Some(State::Dead), ..Filter::default() };
-    let now = parts.clock.now();
     for (name, value) in fields {
         let text = || value.as_str().ok_or_else(|| Refusal::bad(format!("filter.{name} must be a string")));
         let age = || {
-            let age = value.as_u64().ok_or_else(|| Refusal::bad(format!("filter.{name} must be whole seconds")))?;
+            let age =
+                fields::number_of(value).ok_or_else(|| Refusal::bad(format!("filter.{name} must be whole seconds")))?;
             Ok::<_, Refusal>(now.minus(Duration::from_secs(age)))
         };
         match name.as_str() {
@@ -99,7 +94,7 @@ pub(super) async fn act_on(parts: &Parts, via: &str, action: &str, id: &str) -> 
 
 /// Replays or discards.
 pub(super) async fn act(parts: &Parts, via: &str, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = Order::parse(body, parts)?;
+    let order = Order::parse(body, parts.clock.now())?;
     let is_replay = action == "replay";
     let (done, canary) = if order.dry_run {
         (count(parts, &order, is_replay).await?, None)
@@ -191,15 +186,16 @@ async fn watch(parts: &Parts, id: EventId) -> Result<&'static str, Refusal> {
 
 /// Erases a person. What waits may be worth a reward: that needs `"yes": true`.
 pub(super) async fn erase(parts: &Parts, via: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+    fields::only(body, &["user", "dry_run", "yes"])?;
     let user = body.get("user").and_then(Value::as_str).filter(|user| !user.is_empty());
     let user = UserId::new(user.ok_or_else(|| Refusal::bad("user must be the newUserId of the person"))?);
-    let flag = |name: &str| body.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let (dry_run, yes) = (fields::flag(body, "dry_run")?, fields::flag(body, "yes")?);
     let found = found_of(parts, &user).await?;
     let waits = found["pending"] != 0 || found["retrying"] != 0 || found["in_flight"] != 0;
-    if flag("dry_run") {
+    if dry_run {
         return Ok(reply::json(StatusCode::OK, &found));
     }
-    if waits && !flag("yes") {
+    if waits && !yes {
         let mut answer = found;
         answer["message"] = "some of these events wait to be delivered: erased, a reward may go unpaid; \
                              say \"yes\": true if that is meant"

@@ -11,9 +11,8 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::Parts;
 use super::reply::{self, Body, Refusal};
-use super::view;
+use super::{Parts, fields, view};
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 use crate::outbox::{DeadLetters, Filter, ReadError, State};
@@ -55,6 +54,11 @@ impl Query {
         Ok(parsed)
     }
 
+    #[cfg(fuzzing)]
+    pub(super) fn taken_apart(&self, now: Timestamp) -> (Filter, Option<EventId>, Option<usize>, bool) {
+        (self.filter(now), self.after, self.limit, self.reveal)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         match name {
             "state" => self.filter.state = Some(state(value)?),
@@ -63,7 +67,11 @@ impl Query {
             "older_than" => self.older_than = Some(age(name, value)?),
             "newer_than" => self.newer_than = Some(age(name, value)?),
             "after" => self.after = Some(event_id(value)?),
-            "reveal" => self.reveal = value == "true",
+            "reveal" => {
+                let known = matches!(value, "true" | "false");
+                self.reveal =
+                    known.then_some(value == "true").ok_or_else(|| Refusal::bad("reveal must be true or false"))?;
+            }
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                 self.limit = Some(limit.ok_or_else(|| Refusal::bad(format!("limit must be 1 to {MAX_LIMIT}")))?);
@@ -80,7 +88,8 @@ impl Query {
 
 /// Seconds of age.
 fn age(name: &str, value: &str) -> Result<Duration, Refusal> {
-    let seconds = value.parse().map_err(|_| Refusal::bad(format!("{name} must be whole seconds")))?;
+    let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= fields::MAX_NUMBER);
+    let seconds = seconds.ok_or_else(|| Refusal::bad(format!("{name} must be whole seconds")))?;
     Ok(Duration::from_secs(seconds))
 }
 

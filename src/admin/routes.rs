@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::access::{Access, Asks};
 use super::reply::{self, Body, Refusal};
 use super::status::status;
-use super::{Parts, PauseFile, dead, decide, events, page};
+use super::{Parts, PauseFile, dead, decide, events, fields, page};
 use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
@@ -49,10 +49,15 @@ pub(super) async fn answer(
     if path == "/" {
         return show_page(access, &method, request.headers());
     }
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if !ROUTES.iter().any(|(known, template)| method == *known && fits(template, &segments)) {
+        let is_read = matches!(method, Method::GET | Method::HEAD);
+        access.check(request.headers(), if is_read { Asks::Read } else { Asks::Power })?;
+        return Err(unknown(&segments));
+    }
     let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
     let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
     access.check(request.headers(), asks)?;
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match (&method, segments.as_slice()) {
         (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
         (&Method::GET, ["api", "dead"]) => dead::groups(parts).await,
@@ -88,19 +93,21 @@ fn show_page(access: &Access, method: &Method, headers: &HeaderMap) -> Result<Re
 
 /// 405 for a path that has another method, 404 for the rest.
 fn unknown(segments: &[&str]) -> Refusal {
-    let fits = |template: &str| {
-        let mut parts = template.trim_start_matches('/').split('/');
-        let all = segments.iter().all(|segment| parts.next().is_some_and(|part| part == "{id}" || part == *segment));
-        all && parts.next().is_none()
-    };
-    match ROUTES.iter().find(|(_, template)| fits(template)) {
+    match ROUTES.iter().find(|(_, template)| fits(template, segments)) {
         Some((method, _)) => Refusal::method(method),
         None => Refusal::not_found("no such call"),
     }
 }
 
+fn fits(template: &str, segments: &[&str]) -> bool {
+    let mut parts = template.trim_start_matches('/').split('/');
+    let all = segments.iter().all(|segment| parts.next().is_some_and(|part| part == "{id}" || part == *segment));
+    all && parts.next().is_none()
+}
+
 /// Changes how the queue flows.
 async fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+    fields::only(body, if action == "pause" { &["seconds"] } else { &[] })?;
     match action {
         "pause" => pause(parts, seconds(body)?).await?,
         "resume" => resume(parts).await?,
@@ -149,6 +156,7 @@ async fn keep(
 
 /// Changes how much is logged.
 fn set_log_level(parts: &Parts, body: &Value) -> Result<Response<Body>, Refusal> {
+    fields::only(body, &["level", "seconds"])?;
     let level = body.get("level").and_then(Value::as_str).and_then(Level::from_name);
     let names = || Level::ALL.map(Level::as_str).join(", ");
     let level = level.ok_or_else(|| Refusal::bad(format!("level must be one of {}", names())))?;
@@ -165,14 +173,7 @@ fn set_log_level(parts: &Parts, body: &Value) -> Result<Response<Body>, Refusal>
 
 /// How long a change holds, if it is for a while.
 fn seconds(body: &Value) -> Result<Option<Duration>, Refusal> {
-    match body.get("seconds") {
-        None | Some(Value::Null) => Ok(None),
-        Some(seconds) => {
-            let seconds = seconds.as_u64().filter(|seconds| *seconds > 0);
-            let seconds = seconds.ok_or_else(|| Refusal::bad("seconds must be a whole number over 0"))?;
-            Ok(Some(Duration::from_secs(seconds)))
-        }
-    }
+    Ok(fields::whole(body, "seconds")?.map(Duration::from_secs))
 }
 
 /// The request's JSON object; an empty body counts as `{}`.
@@ -187,6 +188,7 @@ async fn read_json(request: Request<Incoming>) -> Result<Value, Refusal> {
     if body.is_empty() {
         return Ok(json!({}));
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| Refusal::bad(format!("not JSON: line {}, column {}", error.line(), error.column())))
+    let body: Value = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad(format!("not JSON: line {}, column {}", error.line(), error.column())))?;
+    if body.is_object() { Ok(body) } else { Err(Refusal::bad("the body must be a JSON object")) }
 }

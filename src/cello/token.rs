@@ -7,6 +7,8 @@
 
 pub(super) mod bearer;
 pub(super) mod exchange;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod machine;
 pub(super) mod owner;
 pub(super) mod status;

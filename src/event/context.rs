@@ -28,7 +28,9 @@ impl<'a, const N: usize> Section<'a, N> {
         Self { kind: Kind::Null, fields: [const { Field::Absent }; N], names }
     }
 
+    /// Of a section that is there twice nothing is kept of the first.
     fn look(&mut self, cursor: &mut Cursor<'a>) {
+        self.fields = [const { Field::Absent }; N];
         let (names, fields) = (self.names, &mut self.fields);
         self.kind = cursor.object(|cursor, name| match names.iter().position(|known| *known == name) {
             Some(known) => fields[known] = cursor.field(),

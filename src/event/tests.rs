@@ -203,6 +203,14 @@ fn a_misspelt_trigger_is_quoted_only_to_its_sender() {
     assert_eq!(checked(&body).event.trigger, Trigger::Other);
 }
 
+#[test]
+fn of_a_section_given_twice_the_last_one_counts_whole() {
+    let trigger = |context: &str| checked(&event("", context)).event.trigger;
+    assert_eq!(trigger(r#"{"event":{"trigger":"new-signup"},"event":{"x":1}}"#), Trigger::None);
+    assert_eq!(trigger(r#"{"event":{},"event":{"trigger":"new-signup"}}"#), Trigger::NewSignup);
+    assert_eq!(trigger(r#"{"event":{"trigger":"new-signup"},"event":7}"#), Trigger::None);
+}
+
 /// Any JSON, not too deep.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

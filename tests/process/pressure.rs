@@ -12,14 +12,14 @@ use crate::load::event;
 use crate::relay::{PATIENCE, Relay, Setup};
 use crate::upstream::Upstream;
 
-fn resident_mib(relay: &Relay, name: &str) -> f64 {
+pub(crate) fn resident_mib(relay: &Relay, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", relay.pid())).expect("a running process");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a known field");
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
 }
 
 /// Sorted times, in milliseconds.
-fn percentile(times: &mut [Duration], share: f64) -> f64 {
+pub(crate) fn percentile(times: &mut [Duration], share: f64) -> f64 {
     times.sort_unstable();
     let index = ((times.len() as f64 * share) as usize).min(times.len() - 1);
     times[index].as_secs_f64() * 1e3

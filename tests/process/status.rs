@@ -54,6 +54,36 @@ fn assert_fits(schema: &str, instance: &Value) {
 }
 
 #[test]
+fn an_order_that_is_not_understood_word_for_word_changes_nothing() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":400,"message":"no"}]"#);
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    assert_eq!(post(&relay, &event("u", 1)), 200);
+    wait_until(&setup, "dead", |status| status["ledger"]["dead"] == 1);
+    for (name, body) in [
+        ("discard", r#"{"filter":{},"dry_run":"true"}"#),
+        ("discard", r#"{"filter":{},"dryRun":true}"#),
+        ("discard", r#"[{"filter":{}}]"#),
+        ("replay", r#"{"filter":{},"canary":1}"#),
+        ("replay", r#"{"filter":{},"per_second":1.5}"#),
+        ("erase", r#"{"user":"u","dry_run":"yes"}"#),
+        ("erase", r#"{"user":"u","dryRun":true}"#),
+        ("pause", "[null]"),
+        ("pause", r#"{"for":60}"#),
+        ("drain", r#"{"dry_run":true}"#),
+    ] {
+        assert_eq!(order(&setup, name, body).0, 400, "{name} {body}");
+    }
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    assert_eq!(client.get("/api/events?reveal=yes").expect("an answer").status, 400);
+    let trace = client.request("TRACE", "/api/events?limit=0", &[], "").expect("an answer");
+    assert_eq!((trace.status, trace.header("allow")), (405, Some("GET")));
+    let after = status(&setup);
+    assert_eq!((&after["ledger"]["dead"], after["state"].as_str()), (&json!(1), Some("ok")), "{after:#}");
+}
+
+#[test]
 fn a_pause_is_kept_when_the_process_is_killed_and_ends_only_with_resume() {
     let upstream = Upstream::start();
     let setup = Setup::new(&upstream.base_url());

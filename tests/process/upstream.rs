@@ -34,10 +34,15 @@ impl Upstream {
     }
 
     pub(crate) fn with(options: Options) -> Self {
+        Self::keeping(options, 1_000_000)
+    }
+
+    /// Only the last `keep` arrivals are kept.
+    pub(crate) fn keeping(options: Options, keep: usize) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
-        let options = Options { keep: 1_000_000, ..options };
+        let options = Options { keep, ..options };
         let simulator = Simulator::start(options, Arc::new(SystemClock)).expect("a free port");
         drop(entered);
         Self { simulator, unanswered: AtomicUsize::new(0), runtime }

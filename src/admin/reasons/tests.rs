@@ -234,6 +234,15 @@ fn the_document_lists_the_very_codes_that_there_are() {
 }
 
 #[test]
+fn the_document_lists_every_reason_that_a_failure_can_have() {
+    let document: Value = serde_json::from_str(crate::admin::OPENAPI).unwrap();
+    let listed = document["components"]["schemas"]["Why"]["enum"].as_array().unwrap();
+    let listed: BTreeSet<&str> = listed.iter().map(|reason| reason.as_str().unwrap()).collect();
+    let known: BTreeSet<&str> = crate::reason::Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(listed, known);
+}
+
+#[test]
 fn the_worst_comes_first() {
     let mut snapshot = calm();
     snapshot.door = vec![note(Kind::Warning, "currency", "payload.currency", 1)];

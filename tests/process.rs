@@ -22,6 +22,8 @@ mod exit;
 mod hops;
 #[path = "process/idle.rs"]
 mod idle;
+#[path = "process/kill.rs"]
+mod kill;
 #[path = "process/load.rs"]
 mod load;
 #[path = "process/mend.rs"]
@@ -30,6 +32,8 @@ mod mend;
 mod operator;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/power.rs"]
+mod power;
 #[path = "process/pressure.rs"]
 mod pressure;
 #[path = "process/readme.rs"]

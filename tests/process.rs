@@ -24,6 +24,8 @@ mod exit;
 mod hops;
 #[path = "process/idle.rs"]
 mod idle;
+#[path = "process/kill.rs"]
+mod kill;
 #[path = "process/load.rs"]
 mod load;
 #[path = "process/mend.rs"]
@@ -34,6 +36,8 @@ mod moving;
 mod operator;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/power.rs"]
+mod power;
 #[path = "process/pressure.rs"]
 mod pressure;
 #[path = "process/private.rs"]

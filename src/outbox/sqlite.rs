@@ -10,7 +10,7 @@
 //! | `store` | opening: schema, upstream, what was cut off |
 //! | `recovery` | damage |
 //! | `reader`, `offline` | looks into the file |
-//! | `env`, `volume` | bounds, the directory, the disk |
+//! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
 
 mod apply;
@@ -21,6 +21,7 @@ mod fault;
 mod hand_out;
 mod inbox;
 mod offline;
+mod place;
 mod queue;
 mod reader;
 mod recovery;
@@ -128,7 +129,7 @@ impl Sqlite {
         let lock = home.lock()?;
         let database = home.database();
         let shared_clock = Arc::clone(&clock);
-        let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default() };
+        let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new() };
         env.measure();
         let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.

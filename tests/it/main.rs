@@ -8,6 +8,7 @@ mod forwarder;
 mod http;
 mod ingress;
 mod listing;
+mod outbox_damage;
 mod outbox_file;
 mod outbox_model;
 mod outbox_support;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::load::event;
+use crate::load::{Book, event, write};
 use crate::relay::{PATIENCE, Relay, Setup};
 use crate::upstream::Upstream;
 
@@ -82,6 +82,68 @@ fn a_failed_sync_is_never_followed_by_a_2xx_and_heals_by_itself() {
     assert!(post_until(&relay, 200).iter().all(|status| *status == 503));
     relay.wait_until_empty(PATIENCE);
     assert_eq!(ops.get("/readyz").expect("an answer").status, 200);
+}
+
+/// Posts while the disk fails like that, heals it, and looks at what came of it.
+fn break_and_heal(how: &str) {
+    let upstream = Upstream::start();
+    let disk = Disk::new(&upstream);
+    let relay = disk.setup.start();
+    let (ingest, book) = (relay.ingest, Book::default());
+    write(&book, ingest, 0, 3, 10);
+    disk.fails(how);
+    // What was read before needs no reading; what cannot be written is not answered 2xx.
+    let refuses = !matches!(how, "eio-read" | "slow-sync");
+    let before = book.count();
+    if refuses {
+        post_until(&relay, 503);
+        let while_broken = relay.client().post("/events", &event("w", 1)).expect("an answer");
+        assert_eq!(while_broken.status, 503, "{how}: {}", while_broken.body);
+        assert!(while_broken.header("retry-after").is_some(), "{how}");
+    }
+    write(&book, ingest, 1, 3, 10);
+    assert_eq!(book.count() == before, refuses, "{how}");
+    let mut ops = crate::client::Client::connect(relay.ops).expect("the ops listener");
+    assert_eq!(ops.get("/livez").expect("an answer").status, 200, "{how}: the process stays");
+    disk.fails("");
+    post_until(&relay, 200);
+    write(&book, ingest, 2, 3, 10);
+    relay.wait_until_empty(PATIENCE);
+    relay.kill();
+    let relay = disk.setup.start();
+    relay.wait_until_empty(PATIENCE);
+    upstream.arrivals().assert_complete(&book.acked());
+    assert_eq!(relay.metric("cello_relay_outbox_quarantined_files", ""), 0.0, "{how}: a failing disk is no damage");
+    relay.terminate();
+    assert_eq!(disk.setup.call(&["outbox", "check"]).0, 0, "{how}");
+}
+
+#[test]
+fn a_disk_that_fails_reads_writes_or_all_changes_or_is_slow_loses_nothing_and_heals_by_itself() {
+    for how in ["eio-write", "enospc", "erofs", "eio-read", "slow-sync"] {
+        break_and_heal(how);
+    }
+}
+
+#[test]
+fn an_outbox_directory_removed_under_a_running_relay_is_made_again_and_loses_nothing() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    let (ingest, book) = (relay.ingest, Book::default());
+    write(&book, ingest, 0, 3, 50);
+    std::fs::remove_dir_all(setup.outbox()).expect("the outbox");
+    write(&book, ingest, 0, 3, 50);
+    assert_eq!(book.count(), 100, "it is made again at the first event");
+    relay.wait_until("all was copied", |metrics| crate::relay::sum(metrics, "cello_relay_outbox_events", "") == 100.0);
+    relay.wait_until("a try", |_| upstream.received() > 0);
+    relay.kill();
+    upstream.heal();
+    let relay = setup.start();
+    relay.wait_until_empty(PATIENCE);
+    upstream.arrivals().assert_complete_and_in_order(&book.acked());
+    assert_eq!(relay.metric("cello_relay_events_lost_total", ""), 0.0);
 }
 
 /// A small file system of its own; needs root.

@@ -140,6 +140,13 @@ impl Arrivals {
         }
     }
 
+    /// How many acknowledged events are not here.
+    pub(crate) fn missing(&self, acked: &BTreeMap<String, Vec<u64>>) -> usize {
+        let arrived = self.first_arrivals();
+        let is_here = |user: &String, number: &u64| arrived.get(user).is_some_and(|numbers| numbers.contains(number));
+        acked.iter().map(|(user, numbers)| numbers.iter().filter(|number| !is_here(user, number)).count()).sum()
+    }
+
     /// Every acknowledged event is here.
     pub(crate) fn assert_complete(&self, acked: &BTreeMap<String, Vec<u64>>) {
         let arrived = self.first_arrivals();

@@ -1,15 +1,18 @@
 /* Preloaded into a relay under test: makes the disk fail on demand.
  *
  * FAULT_FILE names a file whose first word is read before each call: "eio-sync" fails every fsync and
- * fdatasync with EIO, "slow-sync" delays them by 50 ms.
+ * fdatasync with EIO, "slow-sync" delays them by 50 ms; "eio-write", "enospc" and "erofs" fail what
+ * makes, grows or changes files with that error, "eio-read" fails reads.
  * Only files whose path has FAULT_DIR in it are affected. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,9 +21,10 @@ static int mode_is(const char *wanted) {
     const char *path = getenv("FAULT_FILE");
     char word[32] = {0};
     if (!path) return 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not by the calls that are replaced here. */
+    int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
-    ssize_t n = read(fd, word, sizeof word - 1);
+    ssize_t n = syscall(SYS_read, fd, word, sizeof word - 1);
     close(fd);
     return n > 0 && strncmp(word, wanted, strlen(wanted)) == 0;
 }
@@ -42,6 +46,70 @@ static int sync_fails(int fd) {
         nanosleep(&pause, NULL);
     }
     return mode_is("eio-sync");
+}
+
+/* The error that changing a file meets now, or 0. */
+static int change_fails(void) {
+    if (mode_is("eio-write")) return EIO;
+    if (mode_is("enospc")) return ENOSPC;
+    return mode_is("erofs") ? EROFS : 0;
+}
+
+static int fails(int fd, int is_read) {
+    if (!watched(fd)) return 0;
+    int error = is_read ? (mode_is("eio-read") ? EIO : 0) : change_fails();
+    if (error) errno = error;
+    return error;
+}
+
+#define REAL(name) static __typeof__(&name) real_##name; if (!real_##name) real_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+ssize_t write(int fd, const void *data, size_t length) {
+    REAL(write);
+    return fails(fd, 0) ? -1 : real_write(fd, data, length);
+}
+ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
+    REAL(pwrite);
+    return fails(fd, 0) ? -1 : real_pwrite(fd, data, length, offset);
+}
+ssize_t pwrite64(int fd, const void *data, size_t length, off_t offset) {
+    REAL(pwrite64);
+    return fails(fd, 0) ? -1 : real_pwrite64(fd, data, length, offset);
+}
+int ftruncate64(int fd, off_t length) {
+    REAL(ftruncate64);
+    return fails(fd, 0) ? -1 : real_ftruncate64(fd, length);
+}
+ssize_t read(int fd, void *data, size_t length) {
+    REAL(read);
+    return fails(fd, 1) ? -1 : real_read(fd, data, length);
+}
+ssize_t pread64(int fd, void *data, size_t length, off_t offset) {
+    REAL(pread64);
+    return fails(fd, 1) ? -1 : real_pread64(fd, data, length, offset);
+}
+
+static int opening_fails(const char *path, int flags) {
+    const char *dir = getenv("FAULT_DIR");
+    if (!dir || !strstr(path, dir) || !(flags & (O_CREAT | O_TRUNC))) return 0;
+    /* What is there can still be opened, but not for writing where nothing can be written. */
+    int error = change_fails();
+    if (error == EROFS || (error && access(path, F_OK) != 0)) errno = error;
+    else error = 0;
+    return error;
+}
+#define MODE_OF(flags) \
+    mode_t mode = 0; \
+    if ((flags) & O_CREAT) { va_list rest; va_start(rest, flags); mode = va_arg(rest, int); va_end(rest); }
+int open(const char *path, int flags, ...) {
+    REAL(open);
+    MODE_OF(flags)
+    return opening_fails(path, flags) ? -1 : real_open(path, flags, mode);
+}
+int open64(const char *path, int flags, ...) {
+    REAL(open64);
+    MODE_OF(flags)
+    return opening_fails(path, flags) ? -1 : real_open64(path, flags, mode);
 }
 
 int fsync(int fd) {

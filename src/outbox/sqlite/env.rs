@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
+use super::place::Orphan;
 use super::sql::PAGE_BYTES;
 use super::store::Store;
 use super::volume::{Home, Space};
@@ -47,6 +48,9 @@ pub(super) struct Env {
     pub(super) home: Home,
     pub(super) seams: Seams,
     pub(super) volume: Volume,
+    /// Databases that lost their names, until all was copied from them; the last one may wait for a
+    /// fresh file.
+    pub(super) orphans: Vec<Orphan>,
 }
 
 /// The volume as last measured.
@@ -61,6 +65,11 @@ pub(super) struct Volume {
 }
 
 impl Env {
+    /// A database that lost its name and has no fresh file yet.
+    pub(super) fn waiting_orphan(&self) -> Option<&Orphan> {
+        self.orphans.last().filter(|orphan| orphan.name.is_none())
+    }
+
     /// Measures the volume, unless that was done lately.
     pub(super) fn measure(&mut self) {
         let now = self.clock.instant();

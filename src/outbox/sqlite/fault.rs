@@ -108,6 +108,8 @@ pub(super) enum Fault {
     Full(rusqlite::Error),
     /// The file is damaged.
     Damaged(rusqlite::Error),
+    /// The file lost its name: what is written to it is found by no later start.
+    Gone,
     /// Anything else: what is on disk is not known until the file was opened anew.
     Broken(rusqlite::Error),
 }
@@ -117,10 +119,26 @@ impl From<rusqlite::Error> for Fault {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Fault::Full(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Fault::Damaged(error),
-            // A value of another type than the column's: SQLite did not notice, but the row is no row of ours.
-            None if matches!(error, rusqlite::Error::InvalidColumnType(..)) => Fault::Damaged(error),
+            // SQLite did not notice, but this is no file of ours: a statement does not fit the schema, a row
+            // that must be there is missing or taken, a value has another type than its column.
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => Fault::Damaged(error),
+            _ if is_foreign(&error) => Fault::Damaged(error),
             _ => Fault::Broken(error),
         }
+    }
+}
+
+fn is_foreign(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows, SqlInputError,
+        SqliteFailure,
+    };
+    match error {
+        InvalidColumnType(..) | FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | QueryReturnedNoRows => {
+            true
+        }
+        SqlInputError { error, .. } | SqliteFailure(error, _) => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
+        _ => false,
     }
 }
 
@@ -130,6 +148,7 @@ impl Fault {
         match self {
             Fault::Full(_) => StoreError::Full,
             Fault::Damaged(_) => StoreError::Corrupt,
+            Fault::Gone => StoreError::Io,
             Fault::Broken(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy,
                 Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => StoreError::Io,
@@ -141,7 +160,9 @@ impl Fault {
 
     /// What SQLite said; never holds a value of a row.
     pub(super) fn text(&self) -> String {
-        let (Fault::Full(error) | Fault::Damaged(error) | Fault::Broken(error)) = self;
+        let (Fault::Full(error) | Fault::Damaged(error) | Fault::Broken(error)) = self else {
+            return "its files were removed or moved away".to_owned();
+        };
         match error {
             rusqlite::Error::SqliteFailure(code, _) => code.to_string(),
             rusqlite::Error::InvalidColumnType(column, ..) => format!("column {column} has another type"),

@@ -38,9 +38,20 @@ pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     }
     let lock = home.lock()?;
     let opened = Sql::open_read_only(&home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
+    // A first start that was cut off before it made the tables.
+    let is_empty = opened.as_ref().map_or_else(is_unfinished, |(_, version)| *version == 0);
+    if is_empty {
+        return Err(OpenError::Missing { path: dir.to_path_buf() });
+    }
     let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
     check_version(version)?;
     Ok(Offline { sql, home, _lock: lock })
+}
+
+/// Only while a new file becomes one with a WAL has it a rollback journal, and nothing else.
+fn is_unfinished(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 fn of_fault(fault: &Fault) -> OpenError {

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::decide::lets_through;
+use super::fault::Fault;
 use super::inbox;
 use super::row::{Body, DeadRow, LineRow};
 use super::shared::Shared;
@@ -65,20 +66,28 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         }
         let flying = shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).flying.clone();
         let view = open.as_ref().map(|(_, sql)| View { sql, flying: &flying });
-        let failed = answer(view.as_ref(), question);
-        if failed {
+        let failure = answer(view.as_ref(), question);
+        if let Some(fault) = failure {
             open = None;
+            if matches!(fault, Fault::Damaged(_)) {
+                // The file is the writer's, and so is what to do about it.
+                shared.damaged.store(generation, Ordering::Release);
+                shared.inbox.nudge();
+            }
         }
     }
 }
 
-/// Answers; says whether the connection should not be used again.
-fn answer(view: Option<&View<'_>>, question: Question) -> bool {
-    fn give<T>(reply: oneshot::Sender<Result<T, ReadError>>, result: Option<rusqlite::Result<T>>) -> bool {
+/// Answers; says why the connection should not be used again.
+fn answer(view: Option<&View<'_>>, question: Question) -> Option<Fault> {
+    fn give<T>(reply: oneshot::Sender<Result<T, ReadError>>, result: Option<rusqlite::Result<T>>) -> Option<Fault> {
         let result = result.unwrap_or(Err(rusqlite::Error::InvalidQuery));
-        let failed = result.is_err();
-        inbox::answer(reply, result.map_err(|error| read_error(&error)));
-        failed
+        let (result, failure) = match result {
+            Ok(found) => (Ok(found), None),
+            Err(error) => (Err(read_error(&error)), Some(Fault::from(error))),
+        };
+        inbox::answer(reply, result);
+        failure
     }
     match question {
         Question::Lookup { id, reply } => give(reply, view.map(|view| view.lookup(id))),

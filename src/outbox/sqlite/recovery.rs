@@ -50,7 +50,9 @@ enum Pass {
     Ended,
 }
 
-/// Moves the damaged file aside and opens a fresh one. `known`: the counts, if the process has them.
+/// Moves the damaged file aside and opens a fresh one; so too if the file has lost its name, then what has
+/// the name now is moved aside.
+/// `known`: the counts, if the process has them.
 ///
 /// A crash in between is made good by the next opening: the name is written down first, and struck out
 /// when the fresh file says by itself what has to be copied.
@@ -58,7 +60,10 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     let moved = env.home.begin_quarantine(env.clock.now()).and_then(|name| env.home.move_aside(&name).map(|()| name));
     let name = moved.map_err(|error| io_error(&error))?;
     env.volume.damaged_files = env.home.damaged_files();
-    let peeked = peek(env, &name);
+    let peeked = match env.waiting_orphan() {
+        Some(orphan) => peek(env, &orphan.sql),
+        None => Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(),
+    };
     let books = known.or(peeked.books);
     tracing::error!(
         event = "outbox_quarantined",
@@ -73,8 +78,11 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     );
     let mut store = Store::open(env, epoch, first_seq)?;
     if store.recovery.is_none() {
-        let files = if peeked.is_readable { [vec![name], peeked.files].concat() } else { Vec::new() };
+        let files = if peeked.is_readable { [vec![name.clone()], peeked.files].concat() } else { Vec::new() };
         store.expect_recovery(books.unwrap_or_default().ledger, files)?;
+    }
+    if let Some(orphan) = env.orphans.last_mut() {
+        orphan.name.get_or_insert(name);
     }
     env.home.end_quarantine().map_err(|error| io_error(&error))?;
     Ok(store)
@@ -93,8 +101,7 @@ struct Peeked {
     is_readable: bool,
 }
 
-fn peek(env: &Env, name: &str) -> Peeked {
-    let Ok(sql) = Sql::open_read_only(&env.home.named(name)) else { return Peeked::default() };
+fn peek(env: &Env, sql: &Sql) -> Peeked {
     let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
     let is_ours = sql.meta(META_UPSTREAM).map_or(true, |bound| bound.is_none_or(|url| url == env.settings.upstream));
     if !is_known || !is_ours {
@@ -161,13 +168,18 @@ impl Store {
             self.end_recovery(&recovery.tally)?;
             return Ok(true);
         };
-        let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&env.home.named(&file)), Ok);
-        match opened {
-            Ok(source) => {
-                recovery.pass = self.copy(&source, recovery.pass, &mut recovery.tally)?;
-                recovery.source = Some(source);
+        let orphan = env.orphans.iter().find(|orphan| orphan.name.as_ref() == Some(&file));
+        if let Some(orphan) = orphan {
+            recovery.pass = self.copy(&orphan.sql, recovery.pass, &mut recovery.tally)?;
+        } else {
+            let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&env.home.named(&file)), Ok);
+            match opened {
+                Ok(source) => {
+                    recovery.pass = self.copy(&source, recovery.pass, &mut recovery.tally)?;
+                    recovery.source = Some(source);
+                }
+                Err(_) => recovery.pass = Pass::Ended,
             }
-            Err(_) => recovery.pass = Pass::Ended,
         }
         if recovery.pass == Pass::Ended {
             recovery.files.remove(0);

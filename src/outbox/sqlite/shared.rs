@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) ignore_backoff: AtomicBool,
     /// Changes when the file was opened anew: readers then do so too.
     pub(super) generation: AtomicU64,
+    /// The generation in which the reader met damage; none if this is not the present one.
+    pub(super) damaged: AtomicU64,
     /// When the writer last moved; `None` while it waits for work.
     moved: Mutex<Option<Instant>>,
     /// The way to the reader, until the store is closed.
@@ -38,6 +40,7 @@ impl Shared {
             snapshot: Mutex::default(),
             ignore_backoff: AtomicBool::new(false),
             generation: AtomicU64::new(0),
+            damaged: AtomicU64::new(u64::MAX),
             moved: Mutex::default(),
             questions: Mutex::new(Some(questions)),
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::fault::{Fault, OpenError};
+use super::place::Place;
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
@@ -26,6 +27,8 @@ const LONGEST_EXTRA_WAIT: Duration = Duration::from_secs(600);
 /// An open outbox; lives on the writer's thread.
 pub(super) struct Store {
     pub(super) sql: Sql,
+    /// The files it writes to.
+    pub(super) place: Place,
     pub(super) books: Books,
     pub(super) queue: Queue,
     pub(super) pace: Pace,
@@ -82,6 +85,7 @@ impl Store {
         let (now, instant) = (env.clock.now(), env.clock.instant());
         let recovery = Recovery::load(&sql)?;
         let mut store = Self {
+            place: Place::of(&env.home),
             sql,
             books,
             queue: Queue::starting_at(books.mark),

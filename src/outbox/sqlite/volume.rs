@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -34,16 +34,25 @@ impl Home {
         self.dir.join(DATABASE)
     }
 
-    /// Makes the directory, for this user only; its parents with the usual rights.
+    pub(super) fn wal(&self) -> PathBuf {
+        self.dir.join(format!("{DATABASE}-wal"))
+    }
+
+    /// Makes the directory, for this user only; its parents with the usual rights. All of these names
+    /// are durable on return.
     pub(super) fn create(&self) -> Result<(), OpenError> {
         if self.dir.is_dir() {
+            // A crash may have come between making and syncing it. One that was mounted or made by
+            // others may lie where this user cannot look; they have made it last.
+            let synced = parent(&self.dir).map(sync_dir);
+            tracing::trace!(?synced, "the name of the outbox directory");
             return Ok(());
         }
-        if let Some(parent) = self.dir.parent() {
-            fs::create_dir_all(parent).map_err(|error| OpenError::of_file(parent, error))?;
+        let missing: Vec<&Path> = self.dir.ancestors().skip(1).take_while(|dir| !is_here(dir)).collect();
+        for dir in missing.into_iter().rev() {
+            make_dir(dir, 0o777)?;
         }
-        let made = DirBuilder::new().mode(0o700).create(&self.dir);
-        made.map_err(|error| OpenError::of_file(&self.dir, error))
+        make_dir(&self.dir, 0o700)
     }
 
     /// Makes an empty database file, for this user only; SQLite gives its companions the same rights.
@@ -56,7 +65,7 @@ impl Home {
 
     /// Makes renamed and new names durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        sync_dir(&self.dir)
     }
 
     /// Locks the outbox against other processes until the result is dropped.
@@ -67,7 +76,7 @@ impl Home {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 write_holder(&file).map_err(|error| OpenError::of_file(&path, error))?;
-                Ok(Lock { _file: file })
+                Ok(Lock { file })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
@@ -78,6 +87,12 @@ impl Home {
             }
             Err(error) => Err(OpenError::of_file(&path, error.into())),
         }
+    }
+
+    /// Whether that lock is on the file that others see.
+    pub(super) fn is_locked_by(&self, lock: &Lock) -> bool {
+        let (named, held) = (fs::metadata(self.dir.join(LOCK)), lock.file.metadata());
+        named.is_ok_and(|named| held.is_ok_and(|held| (named.dev(), named.ino()) == (held.dev(), held.ino())))
     }
 
     /// Fails on file systems whose locks and syncs cannot be trusted.
@@ -97,7 +112,7 @@ impl Home {
 
     /// Bytes of the WAL file.
     pub(super) fn wal_bytes(&self) -> u64 {
-        fs::metadata(self.dir.join(format!("{DATABASE}-wal"))).map_or(0, |meta| meta.len())
+        fs::metadata(self.wal()).map_or(0, |meta| meta.len())
     }
 
     /// Bytes of the reserve.
@@ -160,8 +175,11 @@ impl Home {
         if self.dir.join(name).exists() {
             return Ok(());
         }
-        // The database last: it tells whether all were moved.
+        // The database last, when the others' move is durable: it tells whether all were moved.
         for suffix in COMPANIONS.into_iter().chain([""]) {
+            if suffix.is_empty() {
+                self.sync()?;
+            }
             match fs::rename(self.dir.join(format!("{DATABASE}{suffix}")), self.dir.join(format!("{name}{suffix}"))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -193,7 +211,7 @@ impl Home {
 /// Held while the outbox is open.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// A volume's size and what is left of it, in bytes.
@@ -201,6 +219,29 @@ pub(super) struct Lock {
 pub(super) struct Space {
     pub(super) total: u64,
     pub(super) free: u64,
+}
+
+/// The directory that a path is in; `None` for the root.
+fn parent(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn is_here(dir: &Path) -> bool {
+    dir.as_os_str().is_empty() || dir.is_dir()
+}
+
+/// Makes a directory whose parent is there, durably.
+fn make_dir(dir: &Path, mode: u32) -> Result<(), OpenError> {
+    match DirBuilder::new().mode(mode).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(OpenError::of_file(dir, error)),
+        _ => {}
+    }
+    parent(dir).map_or(Ok(()), sync_dir).map_err(|error| OpenError::of_file(dir, error))
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 fn private() -> OpenOptions {

@@ -218,6 +218,7 @@ impl Writer {
             self.reopen();
         }
         self.env.measure();
+        self.look_around();
         let abandoned = self.take_returns();
         if self.store.is_some() {
             if !self.deliveries.is_empty() && self.are_deliveries_ripe() {
@@ -242,6 +243,20 @@ impl Writer {
         if let Err(fault) = self.keep_house() {
             self.fail(&fault);
             self.publish();
+        }
+    }
+
+    /// Notices what no statement of this thread fails on.
+    fn look_around(&mut self) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let Some(store) = &mut self.store else { return };
+        if !store.place.is_kept(&self.env.home) {
+            self.fail(&Fault::Gone);
+        } else if self.shared.damaged.load(Ordering::Acquire) == generation {
+            self.fail(&Fault::Damaged(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                None,
+            )));
         }
     }
 

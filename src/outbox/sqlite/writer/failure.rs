@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Writer;
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::place::Orphan;
 use crate::outbox::sqlite::recovery;
 use crate::outbox::sqlite::store::{Failure, Store};
 
@@ -44,22 +45,36 @@ impl Writer {
         self.count(fault);
         let former = self.store.take();
         let books = former.as_ref().map(|store| store.books);
-        drop(former);
+        match (fault, former) {
+            (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
+            (_, former) => drop(former),
+        }
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         self.refuse();
-        if matches!(fault, Fault::Damaged(_)) {
-            self.epoch += 1;
-            let opened = recovery::quarantine(&mut self.env, self.epoch, books);
-            self.opened(opened);
-        } else {
-            self.reopen.put_off(self.env.clock.instant());
+        match fault {
+            Fault::Damaged(_) => {
+                self.epoch += 1;
+                let opened = recovery::quarantine(&mut self.env, self.epoch, books);
+                self.opened(opened);
+            }
+            Fault::Gone => self.reopen(),
+            Fault::Full(_) | Fault::Broken(_) => self.reopen.put_off(self.env.clock.instant()),
         }
     }
 
     pub(super) fn reopen(&mut self) {
         self.epoch += 1;
-        let opened = open_or_quarantine(&mut self.env, self.epoch);
+        let opened = self.come_home().and_then(|()| open_or_quarantine(&mut self.env, self.epoch));
         self.opened(opened);
+    }
+
+    /// The directory may be gone, and with it the file that keeps others out.
+    fn come_home(&mut self) -> Result<(), Failure> {
+        self.env.home.create()?;
+        if !self.env.home.is_locked_by(&self.lock) {
+            self.lock = self.env.home.lock()?;
+        }
+        Ok(())
     }
 
     fn opened(&mut self, opened: Result<Store, Failure>) {
@@ -88,7 +103,7 @@ impl Writer {
 
 /// Opens the file; a damaged one is moved aside.
 pub(in crate::outbox::sqlite) fn open_or_quarantine(env: &mut Env, epoch: u64) -> Result<Store, Failure> {
-    if env.home.quarantine().is_some() {
+    if env.home.quarantine().is_some() || env.waiting_orphan().is_some() {
         return recovery::quarantine(env, epoch, None);
     }
     let first_seq = recovery::first_seq(env);

@@ -29,6 +29,7 @@ impl Writer {
             }
             result => result?,
         };
+        self.stay_in_place()?;
         (self.is_busy, self.is_stirred) = (true, true);
         self.is_oldest_known = false;
         let counted: usize = work.iter().map(events_of).sum();
@@ -36,6 +37,17 @@ impl Writer {
         self.finish_slice(slice);
         self.env.metrics.outbox_batch.observe(counted as f64);
         Ok(())
+    }
+
+    /// After a commit and before its answers: it is in a file that a later start finds.
+    fn stay_in_place(&mut self) -> Result<(), Fault> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        if store.place.is_kept(&self.env.home) {
+            return Ok(());
+        }
+        // It was committed, and is copied to the fresh file with the rest.
+        store.counts.report(&self.env.metrics);
+        Err(Fault::Gone)
     }
 
     /// The transaction itself. On an error nothing has changed but `landed` and the like.
@@ -54,6 +66,9 @@ impl Writer {
         let job = self.jobs.front().filter(|_| !was_recovering).map(|(job, _)| job);
         let work = Work { commands: work, abandoned, is_full };
         let written = write_all(store, &mut self.env, &work, job);
+        if written.is_ok() && store.recovery.is_none() {
+            self.env.orphans.clear();
+        }
         if written.is_err() {
             store.books = books;
             store.sql.rollback()?;

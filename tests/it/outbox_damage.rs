@@ -1,0 +1,297 @@
+//! A directory that goes away under a running store, and files whose bytes are not what was written.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+#![expect(clippy::print_stdout, reason = "figures and seeds are told")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cello_relay::event::EventId;
+use cello_relay::metrics::Lost;
+use cello_relay::outbox::sqlite::{Sqlite, offline};
+use cello_relay::outbox::{AppendError, Batch, Claimed, DeadLetters, Filter, Ledger, Outbox, Settled, State, Want};
+use cello_relay::reason::Reason;
+
+use crate::outbox_support::{Fixture, append, batch, dead, delivered, event, ids};
+
+/// An event that is at hand, though the writer may still be copying.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn claim(store: &Sqlite, max: usize) -> Vec<Claimed> {
+    let claimed = store.claim(Want { max, rotate: false });
+    tokio::time::timeout(PATIENCE, claimed).await.expect("there is something to claim")
+}
+
+/// Delivers all that waits; what was sent for each id, in order. A store that is opened anew meanwhile
+/// hands out again what it did not hear of.
+async fn deliver_all(store: &Sqlite) -> Vec<(EventId, String, Bytes)> {
+    let (mut sent, mut idle) = (Vec::new(), 0);
+    // The ledger may know of events that the damaged table has not any more.
+    while store.stats().ledger.undelivered() > 0 && idle < 4 {
+        // Meanwhile damage may be met, and nothing be left.
+        let claimed = tokio::time::timeout(Duration::from_millis(500), store.claim(Want { max: 64, rotate: false }));
+        let claimed = claimed.await.unwrap_or_default();
+        idle = if claimed.is_empty() { idle + 1 } else { 0 };
+        // All at once, as many senders would: they share a commit.
+        let mut settles = Vec::new();
+        for claimed in claimed {
+            let event = (claimed.id, claimed.event.user.as_str().to_owned(), claimed.event.body.clone());
+            settles.push((event, store.settle(claimed.lease, delivered())));
+        }
+        for (event, settled) in settles {
+            if matches!(settled.await, Ok(Settled::Done)) {
+                sent.push(event);
+            }
+        }
+    }
+    sent
+}
+
+// --- a place that is lost
+
+#[tokio::test]
+async fn an_outbox_removed_under_a_running_store_is_made_again_with_all_it_held() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut appended = append(&store, &["a", "b", "a", "c"]).await;
+    let gone_in_flight = claim(&store, 1).await;
+    store.settle(claim(&store, 1).await.remove(0).lease, dead(Reason::Http400)).await.unwrap();
+    fs::remove_dir_all(&fixture.settings.dir).unwrap();
+    appended.extend(append(&store, &["a", "d"]).await);
+    assert!(fixture.path("outbox.db").exists());
+    drop(gone_in_flight);
+    let ledger = Ledger { accepted: 6, dead: 1, ..Ledger::default() };
+    assert_eq!(store.stats().ledger, ledger);
+    // All was copied before anything is handed out; then a crash loses nothing.
+    drop(claim(&store, 1).await);
+    drop(store);
+    let store = fixture.open();
+    assert_eq!(store.stats().ledger, ledger);
+    let sent = deliver_all(&store).await;
+    let of = |user: &str| sent.iter().filter(|(_, of, _)| of == user).map(|(id, ..)| *id).collect::<Vec<_>>();
+    assert_eq!(of("a"), [appended[0], appended[2], appended[4]], "in the order of their acceptance");
+    assert_eq!((of("b"), sent.len()), (vec![], 5), "the dead one apart");
+    assert_eq!(store.list(Filter { state: Some(State::Dead), ..Filter::default() }, None, 9).await.unwrap().len(), 1);
+    assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), 0);
+}
+
+#[tokio::test]
+async fn a_file_or_a_wal_that_is_moved_away_or_replaced_takes_no_events_with_it() {
+    type Harm = fn(&Fixture);
+    let harms: [(&str, Harm); 3] = [
+        ("the WAL is removed", |fixture| fs::remove_file(fixture.path("outbox.db-wal")).unwrap()),
+        ("the directory is moved", |fixture| {
+            fs::rename(&fixture.settings.dir, fixture.dir.path().join("elsewhere")).unwrap();
+        }),
+        ("another file takes the name", |fixture| {
+            fs::write(fixture.path("other"), "not a database").unwrap();
+            fs::rename(fixture.path("other"), fixture.path("outbox.db")).unwrap();
+        }),
+    ];
+    for (what, harm) in harms {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let mut appended = append(&store, &["a", "b", "a"]).await;
+        harm(&fixture);
+        appended.extend(append(&store, &["a"]).await);
+        drop(claim(&store, 1).await);
+        drop(store);
+        let store = fixture.open();
+        let sent = deliver_all(&store).await;
+        let order: Vec<EventId> = sent.iter().filter(|(_, user, _)| user == "a").map(|(id, ..)| *id).collect();
+        assert_eq!((order, sent.len()), (vec![appended[0], appended[2], appended[3]], 4), "{what}");
+        assert_eq!(store.stats().ledger, Ledger { accepted: 4, delivered: 4, ..Ledger::default() }, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_directory_cannot_be_made_again_nothing_is_accepted_and_then_all_is_there() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let before = append(&store, &["a", "b"]).await;
+    fs::remove_dir_all(&fixture.settings.dir).unwrap();
+    fs::write(&fixture.settings.dir, "in the way").unwrap();
+    assert_eq!(store.append(batch(&["c"])).await, Err(AppendError::Unavailable));
+    assert_eq!(store.stats().refusing, Some(AppendError::Unavailable));
+    fs::remove_file(&fixture.settings.dir).unwrap();
+    let again = async {
+        while store.append(batch(&["d"])).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("it heals by itself");
+    let sent = deliver_all(&store).await;
+    assert!(before.iter().all(|before| sent.iter().any(|(id, ..)| id == before)));
+    assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 3, ..Ledger::default() });
+}
+
+#[tokio::test]
+async fn a_directory_that_was_removed_and_taken_by_another_relay_is_left_to_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    append(&store, &["a"]).await;
+    fs::remove_dir_all(&fixture.settings.dir).unwrap();
+    let other = fixture.open();
+    let theirs = append(&other, &["b"]).await;
+    assert_eq!(store.append(batch(&["c"])).await, Err(AppendError::Unavailable));
+    assert_eq!(ids(&claim(&other, 9).await), theirs);
+}
+
+// --- bytes that are not what was written
+
+/// An outbox as a crash left it, and what was in it.
+struct Sample {
+    files: BTreeMap<String, Vec<u8>>,
+    bodies: HashMap<EventId, Bytes>,
+    waiting: BTreeSet<EventId>,
+    dead: BTreeSet<EventId>,
+    ledger: Ledger,
+}
+
+/// Many small syncs are not what is tried here.
+fn fixture_in_memory() -> Fixture {
+    let mut fixture = Fixture::new();
+    if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
+        fixture.settings.dir = dir.path().join("outbox");
+        fixture.dir = dir;
+    }
+    fixture
+}
+
+/// `is_checkpointed`: all is in the database; else much is only in the WAL.
+async fn sample(is_checkpointed: bool) -> Sample {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut bodies = HashMap::new();
+    for round in 0..40 {
+        let events: Vec<_> = (0..10).map(|n| event(&format!("user-{}", n % 7), round * 10 + n)).collect();
+        let sent: Vec<Bytes> = events.iter().map(|event| event.body.clone()).collect();
+        bodies.extend(store.append(Batch { events, key: None }).await.unwrap().ids.into_iter().zip(sent));
+    }
+    let mut waiting: BTreeSet<EventId> = bodies.keys().copied().collect();
+    let mut dead_ids = BTreeSet::new();
+    for claimed in claim(&store, 7).await {
+        waiting.remove(&claimed.id);
+        let is_dead = dead_ids.len() < 3 && dead_ids.insert(claimed.id);
+        let outcome = if is_dead { dead(Reason::Http400) } else { delivered() };
+        store.settle(claimed.lease, outcome).await.unwrap();
+    }
+    let ledger = store.stats().ledger;
+    if is_checkpointed {
+        store.close().await;
+    }
+    drop(store);
+    let names = ["outbox.db", "outbox.db-wal"].into_iter().filter(|name| fixture.path(name).exists());
+    let files = names.map(|name| (name.to_owned(), fs::read(fixture.path(name)).unwrap())).collect();
+    Sample { files, bodies, waiting, dead: dead_ids, ledger }
+}
+
+fn put(dir: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    fs::create_dir_all(dir).unwrap();
+    for (name, bytes) in files {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+/// Flips bits, overwrites a stretch, or cuts the file.
+fn damage(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+    if bytes.is_empty() {
+        return;
+    }
+    match random.u32(..8) {
+        0 => bytes.truncate(random.usize(..bytes.len())),
+        1 => {
+            let from = random.usize(..bytes.len());
+            let to = (from + random.usize(1..9000)).min(bytes.len());
+            bytes[from..to].fill(random.u8(..));
+        }
+        _ => {
+            for _ in 0..random.usize(1..12) {
+                let at = random.usize(..bytes.len());
+                bytes[at] ^= random.u8(1..);
+            }
+        }
+    }
+}
+
+/// What came of a damaged outbox.
+#[derive(Debug, Default)]
+struct Seen {
+    served: usize,
+    quarantined: usize,
+    dead_as_corrupt: usize,
+    lost: u64,
+}
+
+/// Opens damaged files, works through them, and holds what must hold.
+async fn survive(sample: &Sample, files: &BTreeMap<String, Vec<u8>>, seen: &mut Seen, may_forget: bool) {
+    let fixture = fixture_in_memory();
+    put(&fixture.settings.dir, files);
+    let store = fixture.open();
+    let new = append(&store, &["user-0"]).await[0];
+    let mut sent = tokio::time::timeout(PATIENCE, deliver_all(&store)).await.expect("it comes to an end");
+    let filter = Filter { state: Some(State::Dead), ..Filter::default() };
+    // Damage that is met by looking makes the store move the file aside.
+    let dead_now = async {
+        loop {
+            match store.list(filter.clone(), None, 1000).await {
+                Ok(dead) => break dead,
+                Err(_) => sent.extend(deliver_all(&store).await),
+            }
+        }
+    };
+    let dead_now = tokio::time::timeout(PATIENCE, dead_now).await.expect("what is dead can be seen");
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for (id, user, body) in &sent {
+        assert!(*id == new || sample.bodies.get(id) == Some(body), "a body that nobody posted: {id} {body:?}");
+        assert!(last.insert(user.clone(), id.seq()).is_none_or(|before| before < id.seq()), "{user}: out of order");
+    }
+    let sent: BTreeSet<EventId> = sent.into_iter().map(|(id, ..)| id).collect();
+    assert!(sent.contains(&new), "new events are taken");
+    let stats = store.stats();
+    let ledger = stats.ledger;
+    let corrupt = dead_now.iter().filter(|dead| dead.report.reason == Some(Reason::Corrupt)).count();
+    let dead_now: BTreeSet<EventId> = dead_now.iter().map(|dead| dead.id).collect();
+    let missing = sample.waiting.iter().chain(&sample.dead).filter(|id| !sent.contains(id) && !dead_now.contains(id));
+    let missing = missing.count() as u64;
+    let is_noticed = stats.quarantined_files > 0 || corrupt > 0;
+    seen.served += usize::from(missing == 0 && !is_noticed);
+    seen.quarantined += usize::from(stats.quarantined_files > 0);
+    seen.dead_as_corrupt += usize::from(corrupt > 0);
+    seen.lost += ledger.lost;
+    drop(store);
+    // A page that became an empty one is no error to SQLite; a check compares the ledger with the rows.
+    let is_found = || offline(&fixture.settings.dir).unwrap().check().map_or(true, |findings| !findings.is_empty());
+    let is_told = is_noticed || may_forget || is_found();
+    assert!(missing == 0 || is_told, "{missing} events are gone and nobody noticed: {ledger:?}");
+    assert_eq!(fixture.open().stats().ledger, ledger, "and it opens again");
+}
+
+async fn flip(is_checkpointed: bool, name: &str, may_forget: bool) -> Seen {
+    let rounds: u64 = if std::env::vars().any(|(key, _)| key == "CELLO_RELAY_TEST_LONG") { 3000 } else { 60 };
+    let sample = sample(is_checkpointed).await;
+    assert_eq!(sample.ledger.undelivered() as usize, sample.waiting.len());
+    let mut seen = Seen::default();
+    for seed in 0..rounds {
+        let mut files = sample.files.clone();
+        damage(files.get_mut(name).unwrap(), &mut fastrand::Rng::with_seed(seed));
+        println!("{name}: seed {seed}");
+        survive(&sample, &files, &mut seen, may_forget).await;
+    }
+    println!("{rounds} damaged {name}: {seen:?}");
+    seen
+}
+
+#[tokio::test]
+async fn whatever_byte_of_the_database_is_wrong_nothing_wrong_is_sent_and_what_is_gone_is_noticed() {
+    let seen = flip(true, "outbox.db", false).await;
+    assert!(seen.quarantined > 0 && seen.served > 0 && seen.dead_as_corrupt > 0 && seen.lost > 0, "{seen:?}");
+}
+
+#[tokio::test]
+async fn whatever_byte_of_the_wal_is_wrong_nothing_wrong_is_sent_and_the_rest_goes_on() {
+    flip(false, "outbox.db-wal", true).await;
+}

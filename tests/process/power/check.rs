@@ -1,0 +1,86 @@
+//! What must hold after a power cut, whatever the disk made of it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cello_relay::clock::SystemClock;
+use cello_relay::event::EventId;
+use cello_relay::outbox::sqlite::{OpenError, Settings, Sqlite, offline};
+use cello_relay::outbox::{Filter, Ledger, Outbox};
+
+use super::log::Record;
+
+/// What apps and upstream knew at the time of the cut.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Answered 2xx.
+    pub(crate) told: BTreeSet<EventId>,
+    /// Answered 2xx by upstream.
+    pub(crate) heard: BTreeSet<EventId>,
+}
+
+impl Known {
+    pub(crate) fn note(&mut self, record: &Record) {
+        match record {
+            Record::Told { ids } => self.told.extend(ids),
+            Record::Heard { id } => drop(self.heard.insert(*id)),
+            _ => {}
+        }
+    }
+}
+
+/// Opens what is left in `dir`, first only looking, then as a relay does. `ever`: all events that were posted.
+pub(crate) fn check(dir: &Path, upstream: &str, known: &Known, ever: &BTreeSet<EventId>) -> Result<(), String> {
+    let ledger = look(dir, known, ever)?;
+    let settings = Settings {
+        dir: dir.to_path_buf(),
+        max_bytes: 1 << 30,
+        max_events: 0,
+        min_free_bytes: 0,
+        reserve: 0,
+        remember: Duration::from_secs(3600),
+        remember_max: 100_000,
+        dead_max_age: None,
+        key_remember: Duration::from_secs(86_400),
+        key_max_bytes: 64 << 20,
+        allow_network_fs: false,
+        upstream: upstream.to_owned(),
+    };
+    let store = Sqlite::open(settings, Arc::new(SystemClock), Arc::default());
+    let stats = store.map_err(|error| format!("does not open: {error}"))?.stats();
+    if stats.quarantined_files > 0 {
+        return Err("a power cut passes for damage".to_owned());
+    }
+    if stats.ledger != ledger {
+        return Err(format!("the ledger changes by opening: {ledger:?} {:?}", stats.ledger));
+    }
+    Ok(())
+}
+
+fn look(dir: &Path, known: &Known, ever: &BTreeSet<EventId>) -> Result<Ledger, String> {
+    let outbox = match offline(dir) {
+        Err(OpenError::Missing { .. }) if known.told.is_empty() => return Ok(Ledger::default()),
+        opened => opened.map_err(|error| format!("of {} answered events: {error}", known.told.len()))?,
+    };
+    let findings = outbox.check().map_err(|error| error.to_string())?;
+    if !findings.is_empty() {
+        return Err(findings.join("; "));
+    }
+    let listed = outbox.list(&Filter::default(), None, usize::MAX).map_err(|error| error.to_string())?;
+    let found: BTreeSet<EventId> = listed.iter().map(|listed| listed.id).collect();
+    let lost = known.told.iter().filter(|id| !found.contains(id) && !known.heard.contains(id)).count();
+    let invented = found.difference(ever).count();
+    if lost + invented > 0 {
+        return Err(format!("of {} answered events {lost} are lost; {invented} were never posted", known.told.len()));
+    }
+    let ledger = outbox.ledger().map_err(|error| error.to_string())?;
+    let (told, heard, ever) = (known.told.len() as u64, known.heard.len() as u64, ever.len() as u64);
+    let (dead, waiting) = (ledger.dead, ledger.undelivered());
+    let adds_up = ledger.accepted == ledger.delivered + dead + waiting && dead + waiting == found.len() as u64;
+    if !adds_up || !(told..=ever).contains(&ledger.accepted) || ledger.delivered > heard {
+        return Err(format!("{told} answered, {heard} delivered, {} found, but {ledger:?}", found.len()));
+    }
+    Ok(ledger)
+}

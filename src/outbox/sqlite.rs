@@ -131,7 +131,7 @@ impl Sqlite {
         let shared_clock = Arc::clone(&clock);
         let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new() };
         env.measure();
-        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH) {
+        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.
             Err(Failure::Fault(fault @ Fault::Full(_))) => {
                 tracing::error!(

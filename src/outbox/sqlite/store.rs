@@ -129,6 +129,27 @@ impl Store {
         Ok(())
     }
 
+    /// Books as lost what the file does not know of, though callers were answered; `known`: the counts by which they
+    /// were. While a copy goes on its end tells what is lost.
+    pub(super) fn admit_loss(&mut self, env: &Env, known: Option<Books>) -> Result<(), Fault> {
+        let Some(known) = known.filter(|_| self.recovery.is_none()) else { return Ok(()) };
+        let lost = known.ledger.accepted.saturating_sub(self.books.ledger.accepted);
+        if lost == 0 {
+            return Ok(());
+        }
+        self.books.ledger.accepted += lost;
+        self.books.ledger.lost += lost;
+        // Their ids are in apps' hands and are not given out again.
+        self.books.next_seq = self.books.next_seq.max(known.next_seq);
+        self.sql.begin()?;
+        self.sql.write_books(&self.books)?;
+        self.sql.commit()?;
+        self.counts.lost += lost;
+        self.counts.report(&env.metrics);
+        tracing::error!(event = "outbox_events_lost", lost, "the outbox lost events that it had stored");
+        Ok(())
+    }
+
     /// Reads how large the file is.
     pub(super) fn measure(&mut self) -> Result<(), Fault> {
         (self.live_pages, self.free_pages) = self.sql.pages()?;

@@ -11,6 +11,7 @@ use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Orphan;
 use crate::outbox::sqlite::recovery;
+use crate::outbox::sqlite::row::Books;
 use crate::outbox::sqlite::store::{Failure, Store};
 
 /// The waits between attempts to open the file again.
@@ -21,11 +22,13 @@ const REOPEN_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Reopen {
     pub(super) at: Instant,
     wait: Duration,
+    /// The counts that callers were answered by; the file that is opened may know less.
+    books: Option<Books>,
 }
 
 impl Reopen {
     pub(super) fn starting(now: Instant) -> Self {
-        Self { at: now, wait: REOPEN_MIN }
+        Self { at: now, wait: REOPEN_MIN, books: None }
     }
 
     fn put_off(&mut self, now: Instant) {
@@ -44,7 +47,7 @@ impl Writer {
     pub(super) fn fail(&mut self, fault: &Fault) {
         self.count(fault);
         let former = self.store.take();
-        let books = former.as_ref().map(|store| store.books);
+        self.reopen.books = former.as_ref().map(|store| store.books).or(self.reopen.books);
         match (fault, former) {
             (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
             (_, former) => drop(former),
@@ -54,7 +57,7 @@ impl Writer {
         match fault {
             Fault::Damaged(_) => {
                 self.epoch += 1;
-                let opened = recovery::quarantine(&mut self.env, self.epoch, books);
+                let opened = recovery::quarantine(&mut self.env, self.epoch, self.reopen.books);
                 self.opened(opened);
             }
             Fault::Gone => self.reopen(),
@@ -64,7 +67,8 @@ impl Writer {
 
     pub(super) fn reopen(&mut self) {
         self.epoch += 1;
-        let opened = self.come_home().and_then(|()| open_or_quarantine(&mut self.env, self.epoch));
+        let known = self.reopen.books;
+        let opened = self.come_home().and_then(|()| open_or_quarantine(&mut self.env, self.epoch, known));
         self.opened(opened);
     }
 
@@ -79,6 +83,11 @@ impl Writer {
 
     fn opened(&mut self, opened: Result<Store, Failure>) {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        let known = self.reopen.books;
+        let opened = opened.and_then(|mut store| {
+            store.admit_loss(&self.env, known)?;
+            Ok(store)
+        });
         match opened {
             Ok(store) => {
                 tracing::info!(event = "outbox_reopened", "the outbox works again");
@@ -87,7 +96,7 @@ impl Writer {
                     self.stats.recovered = store.books.ledger.undelivered();
                 }
                 self.store = Some(store);
-                self.reopen.wait = REOPEN_MIN;
+                (self.reopen.wait, self.reopen.books) = (REOPEN_MIN, None);
                 self.is_oldest_known = false;
             }
             Err(failure) => {
@@ -101,16 +110,20 @@ impl Writer {
     }
 }
 
-/// Opens the file; a damaged one is moved aside.
-pub(in crate::outbox::sqlite) fn open_or_quarantine(env: &mut Env, epoch: u64) -> Result<Store, Failure> {
+/// Opens the file; a damaged one is moved aside. `known`: the counts, if the process has them.
+pub(in crate::outbox::sqlite) fn open_or_quarantine(
+    env: &mut Env,
+    epoch: u64,
+    known: Option<Books>,
+) -> Result<Store, Failure> {
     if env.home.quarantine().is_some() || env.waiting_orphan().is_some() {
-        return recovery::quarantine(env, epoch, None);
+        return recovery::quarantine(env, epoch, known);
     }
     let first_seq = recovery::first_seq(env);
     match Store::open(env, epoch, first_seq) {
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
             env.metrics.outbox_errors.with(fault.label()).inc();
-            recovery::quarantine(env, epoch, None)
+            recovery::quarantine(env, epoch, known)
         }
         // On a full disk not even the WAL's index can be made; the reserve makes room for it.
         Err(Failure::Fault(_)) if env.disk_is_full() => Store::open(env, epoch, first_seq),

@@ -42,7 +42,7 @@ impl Writer {
     /// After a commit and before its answers: it is in a file that a later start finds.
     fn stay_in_place(&mut self) -> Result<(), Fault> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        if store.place.is_kept(&self.env.home) {
+        if store.place.is_kept(&self.env.home, &store.sql) {
             return Ok(());
         }
         // It was committed, and is copied to the fresh file with the rest.

@@ -153,6 +153,8 @@ async fn a_file_that_knows_less_than_was_answered_books_the_rest_as_lost_and_giv
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
     let store = fixture.open();
     let gone = append(&store, &["a", "b", "a"]).await;
+    // Whoever looks has the file open too.
+    assert!(store.lookup(gone[0]).await.unwrap().is_some());
     fixture.fail_next_commit(ErrorKind::Other);
     assert_eq!(store.append(batch(&["c"])).await, Err(AppendError::Unavailable));
     // Until it is opened again the store does not look.

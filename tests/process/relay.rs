@@ -151,6 +151,12 @@ impl Relay {
         }
     }
 
+    /// Whether there was a log line with `"event": name` so far.
+    pub(crate) fn has_logged(&mut self, name: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().any(|line| line.contains(&format!("\"event\":\"{name}\"")))
+    }
+
     fn complaints(&mut self) -> String {
         let mut text = String::new();
         drop(self.child.kill());

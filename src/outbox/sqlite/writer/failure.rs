@@ -2,6 +2,7 @@
 //! the file opened anew, with growing waits. The process stays.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -56,9 +57,7 @@ impl Writer {
         self.refuse();
         match fault {
             Fault::Damaged(_) => {
-                self.epoch += 1;
-                let opened = recovery::quarantine(&mut self.env, self.epoch, self.reopen.books);
-                self.opened(opened);
+                self.open_anew(|writer| recovery::quarantine(&mut writer.env, writer.epoch, writer.reopen.books));
             }
             Fault::Gone => self.reopen(),
             Fault::Full(_) | Fault::Broken(_) => self.reopen.put_off(self.env.clock.instant()),
@@ -66,9 +65,20 @@ impl Writer {
     }
 
     pub(super) fn reopen(&mut self) {
+        self.open_anew(|writer| {
+            writer.come_home()?;
+            open_or_quarantine(&mut writer.env, writer.epoch, writer.reopen.books)
+        });
+    }
+
+    /// The reader lets go of the file first: all connections of a process share what SQLite knows of the WAL, and one
+    /// that was opened while nothing could be written lets none of them write any more.
+    fn open_anew(&mut self, open: impl FnOnce(&mut Self) -> Result<Store, Failure>) {
+        let shared = Arc::clone(&self.shared);
+        let mut looks = shared.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks = None;
         self.epoch += 1;
-        let known = self.reopen.books;
-        let opened = self.come_home().and_then(|()| open_or_quarantine(&mut self.env, self.epoch, known));
+        let opened = open(self);
         self.opened(opened);
     }
 

@@ -32,11 +32,14 @@ async fn claim(store: &Sqlite, max: usize) -> Vec<Claimed> {
 /// hands out again what it did not hear of.
 async fn deliver_all(store: &Sqlite) -> Vec<(EventId, String, Bytes)> {
     let (mut sent, mut idle) = (Vec::new(), 0);
-    // The ledger may know of events that the damaged table has not any more.
-    while store.stats().ledger.undelivered() > 0 && idle < 4 {
+    while store.stats().ledger.undelivered() > 0 && idle < 30 {
         // Meanwhile damage may be met, and nothing be left.
         let claimed = tokio::time::timeout(Duration::from_millis(500), store.claim(Want { max: 64, rotate: false }));
         let claimed = claimed.await.unwrap_or_default();
+        // The ledger may know of events that the damaged table has not any more.
+        if claimed.is_empty() && nothing_waits(store).await {
+            break;
+        }
         idle = if claimed.is_empty() { idle + 1 } else { 0 };
         // All at once, as many senders would: they share a commit.
         let mut settles = Vec::new();
@@ -51,6 +54,16 @@ async fn deliver_all(store: &Sqlite) -> Vec<(EventId, String, Bytes)> {
         }
     }
     sent
+}
+
+/// Whether no waiting event is in the table; not known while the file cannot be read.
+async fn nothing_waits(store: &Sqlite) -> bool {
+    let mut found = 0;
+    for state in [State::Pending, State::Retrying] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        found += store.list(filter, None, 1).await.map_or(1, |lines| lines.len());
+    }
+    found == 0
 }
 
 // --- a place that is lost

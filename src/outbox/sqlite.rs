@@ -8,7 +8,7 @@
 //! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
-//! | `recovery` | damage |
+//! | `recovery`, `wal` | damage |
 //! | `reader`, `offline` | looks into the file |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
@@ -30,6 +30,7 @@ mod shared;
 mod sql;
 mod store;
 mod volume;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};

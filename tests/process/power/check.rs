@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cello_relay::clock::SystemClock;
 use cello_relay::event::EventId;
+use cello_relay::metrics::{Metrics, StoreError};
 use cello_relay::outbox::sqlite::{OpenError, Settings, Sqlite, offline};
 use cello_relay::outbox::{Filter, Ledger, Outbox};
 
@@ -48,9 +49,10 @@ pub(crate) fn check(dir: &Path, upstream: &str, known: &Known, ever: &BTreeSet<E
         allow_network_fs: false,
         upstream: upstream.to_owned(),
     };
-    let store = Sqlite::open(settings, Arc::new(SystemClock), Arc::default());
+    let metrics: Arc<Metrics> = Arc::default();
+    let store = Sqlite::open(settings, Arc::new(SystemClock), Arc::clone(&metrics));
     let stats = store.map_err(|error| format!("does not open: {error}"))?.stats();
-    if stats.quarantined_files > 0 {
+    if stats.quarantined_files > 0 || metrics.outbox_errors.with(StoreError::Corrupt).get() > 0 {
         return Err("a power cut passes for damage".to_owned());
     }
     if stats.ledger != ledger {

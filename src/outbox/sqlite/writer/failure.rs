@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Writer;
+use crate::metrics::StoreError;
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Orphan;
 use crate::outbox::sqlite::recovery;
 use crate::outbox::sqlite::row::Books;
 use crate::outbox::sqlite::store::{Failure, Store};
+use crate::outbox::sqlite::wal;
 
 /// The waits between attempts to open the file again.
 const REOPEN_MIN: Duration = Duration::from_millis(100);
@@ -129,6 +131,7 @@ pub(in crate::outbox::sqlite) fn open_or_quarantine(
     if env.home.quarantine().is_some() || env.waiting_orphan().is_some() {
         return recovery::quarantine(env, epoch, known);
     }
+    tell_of_damaged_wal(env);
     let first_seq = recovery::first_seq(env);
     match Store::open(env, epoch, first_seq) {
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
@@ -138,5 +141,18 @@ pub(in crate::outbox::sqlite) fn open_or_quarantine(
         // On a full disk not even the WAL's index can be made; the reserve makes room for it.
         Err(Failure::Fault(_)) if env.disk_is_full() => Store::open(env, epoch, first_seq),
         other => other,
+    }
+}
+
+/// SQLite passes over what lies behind a wrong byte of the WAL in silence; nothing more than telling can be done.
+fn tell_of_damaged_wal(env: &Env) {
+    let transactions = wal::transactions_behind_damage(&env.home.wal());
+    if transactions > 0 {
+        env.metrics.outbox_errors.with(StoreError::Corrupt).inc();
+        tracing::error!(
+            event = "outbox_wal_damaged",
+            transactions,
+            "the write-ahead log is damaged: what was stored by its last transactions is lost"
+        );
     }
 }

@@ -12,7 +12,7 @@ const WRITERS: usize = 8;
 const USERS: usize = 3;
 /// Kills of one outbox; then a fresh one takes its place, so that what has to be looked through stays small.
 const ROUNDS: usize = 25;
-/// The same, with CELLO_RELAY_TEST_LONG=1.
+/// So many outboxes with CELLO_RELAY_TEST_LONG=1, or CELLO_RELAY_ROUNDS.
 const OUTBOXES_LONG: usize = 80;
 /// Sends and settles that a kill may cut off, at most: those of eight senders, and what waits for its commit.
 const UNSETTLED: usize = 8 + 64;
@@ -29,7 +29,7 @@ struct Tally {
 
 #[test]
 fn what_was_answered_2xx_survives_kill_9_and_arrives_in_order() {
-    let outboxes = if crate::long() { OUTBOXES_LONG } else { 1 };
+    let outboxes = crate::rounds(1, OUTBOXES_LONG);
     let mut random = fastrand::Rng::with_seed(20_261_122);
     let mut tally = Tally::default();
     for _ in 0..outboxes {

@@ -240,11 +240,10 @@ fn check(point: &Point, relay: &Relay, upstream: &Upstream, book: &Book) {
 
 #[test]
 fn a_kill_at_any_named_point_loses_nothing_keeps_order_and_the_ledger() {
-    let rounds = if crate::long() { 40 } else { 1 };
-    let only = std::env::var("POINT").ok();
+    let rounds = crate::rounds(1, 40);
     let mut random = fastrand::Rng::with_seed(20_261_124);
     let mut kills = 0;
-    for point in POINTS.iter().filter(|p| only.as_ref().is_none_or(|o| p.0.contains(o))) {
+    for point in POINTS {
         let (_, _, (first, last), _) = *point;
         let mut hits = 0;
         for _ in 0..rounds {

@@ -7,6 +7,7 @@ use hyper::{Method, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::breaker::{Breaker, Found, OpenSince};
 use super::target::Target;
 use crate::cello::{Access, Answer, Call, CallError, Cello, Courier, Fault};
 use crate::metrics::Operation;
@@ -19,6 +20,7 @@ const SLACK: Duration = Duration::from_millis(20);
 /// Where reads go.
 pub(super) struct Upstream {
     cello: Arc<Cello>,
+    pub(super) breaker: Breaker,
     places: Semaphore,
     turns: Semaphore,
     timeout: Duration,
@@ -29,6 +31,8 @@ pub(super) struct Upstream {
 pub(super) enum Failure {
     /// Too many reads at the same time.
     Busy,
+    /// Cello is taken to be down: it was not asked.
+    BreakerOpen,
     /// No token could be had, or none in time.
     NoAccess,
     /// A token that Cello refuses, also a fresh one.
@@ -43,7 +47,7 @@ impl Failure {
     /// What the app gets.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::Busy | Self::NoAccess => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::BreakerOpen | Self::NoAccess => StatusCode::SERVICE_UNAVAILABLE,
             Self::Lost(Fault::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized | Self::TooLarge | Self::Lost(_) => StatusCode::BAD_GATEWAY,
         }
@@ -53,6 +57,7 @@ impl Failure {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Busy => "busy",
+            Self::BreakerOpen => "breaker_open",
             Self::NoAccess => "credentials",
             Self::Unauthorized => "http_401",
             Self::TooLarge => "too_large",
@@ -68,6 +73,7 @@ impl Failure {
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::Busy => "too many reads at the same time (reads.concurrency)",
+            Self::BreakerOpen => "Cello is down; the relay asks it again by itself",
             Self::NoAccess => "the relay has no access token for Cello",
             Self::Unauthorized => "Cello refuses the relay's access token",
             Self::TooLarge => "Cello's answer is larger than 64 KiB",
@@ -78,8 +84,9 @@ impl Failure {
 }
 
 impl Upstream {
-    pub(super) fn new(cello: Arc<Cello>, concurrency: usize, timeout: Duration) -> Self {
-        Self { cello, places: Semaphore::new(MAX_WAITING), turns: Semaphore::new(concurrency), timeout }
+    pub(super) fn new(cello: Arc<Cello>, open_since: OpenSince, concurrency: usize, timeout: Duration) -> Self {
+        let (places, turns) = (Semaphore::new(MAX_WAITING), Semaphore::new(concurrency));
+        Self { cello, breaker: Breaker::new(open_since), places, turns, timeout }
     }
 
     /// Asks Cello; once more with a newer token after a 401.
@@ -92,7 +99,14 @@ impl Upstream {
         self.send(Call::new(Operation::Read, Method::POST, target.path(), self.timeout).once()).await
     }
 
-    async fn send(&self, mut call: Call) -> Result<Answer, Failure> {
+    async fn send(&self, call: Call) -> Result<Answer, Failure> {
+        let pass = self.breaker.pass().ok_or(Failure::BreakerOpen)?;
+        let result = self.send_in_turn(call).await;
+        pass.end(found(&result));
+        result
+    }
+
+    async fn send_in_turn(&self, mut call: Call) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.timeout;
         let _place = self.places.try_acquire().map_err(|_| Failure::Busy)?;
         let Ok(turn) = timeout_at(deadline, self.turns.acquire()).await else { return Err(Failure::Busy) };
@@ -110,5 +124,15 @@ impl Upstream {
             _ if answer.cut => Err(Failure::TooLarge),
             _ => Ok(answer),
         }
+    }
+}
+
+/// What an answer, or none, says of Cello.
+fn found(result: &Result<Answer, Failure>) -> Found {
+    match result {
+        Ok(answer) if answer.status.is_server_error() => Found::Down,
+        Ok(_) | Err(Failure::Unauthorized | Failure::TooLarge) => Found::Up,
+        Err(Failure::Lost(_)) => Found::Down,
+        Err(Failure::Busy | Failure::BreakerOpen | Failure::NoAccess) => Found::Unknown,
     }
 }

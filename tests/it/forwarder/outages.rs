@@ -149,6 +149,7 @@ async fn the_breaker_closes_into_a_slow_start() {
     world.pass(MINUTE).await;
     assert_eq!(world.metrics.circuit_open.get(), 1);
     assert_eq!(*world.handle.flow().borrow(), Flow::Retrying);
+    assert!(world.handle.open_since().borrow().is_some());
     let before = world.cello.calls().len();
     world.cello.answer(|_| status(200));
     world.delivered(200).await;
@@ -156,6 +157,7 @@ async fn the_breaker_closes_into_a_slow_start() {
     assert_eq!(under_way[..4], [1, 1, 1, 2]);
     assert!(under_way[..8].iter().all(|count| *count <= 4) && under_way.contains(&8));
     assert_eq!(world.metrics.upstream_limit.get(), 8);
+    assert!(world.handle.open_since().borrow().is_none());
 }
 
 #[tokio::test(start_paused = true)]

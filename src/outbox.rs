@@ -58,6 +58,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::reason::Reason;
 pub use decisions::{DeadGroup, Erased, Replayed, Terms, may_be_counted};
+pub(crate) use decisions::{names_user, unsure_of};
 pub use lease::Lease;
 
 /// An answer of the store that is waited for.
@@ -280,6 +281,11 @@ pub enum Outcome {
     },
     /// Nothing burned: back to where it was.
     Release,
+    /// The same, but it was sent, and nobody knows what became of it: Cello may have it.
+    Unsure {
+        /// What is known.
+        attempt: Attempt,
+    },
     /// Given up or refused; waits for an operator. `attempt.reason` may differ from `reason`
     /// (`exhausted` after an `http_5xx`, say).
     Dead {
@@ -423,8 +429,10 @@ pub struct Detail {
     pub body: Bytes,
     /// Its last attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
-    /// It is dead, and since this time a later event of its user is delivered.
+    /// It is dead, and since this time at the latest a later event of its user is delivered.
     pub overtaken_at: Option<Timestamp>,
+    /// Cello may have it, though no attempt says so: what is known of when it was sent.
+    pub unsure: Option<Attempt>,
 }
 
 /// So many of an undelivered event's attempts are kept.

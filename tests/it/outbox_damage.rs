@@ -12,10 +12,12 @@ use bytes::Bytes;
 use cello_relay::event::EventId;
 use cello_relay::metrics::Lost;
 use cello_relay::outbox::sqlite::{Sqlite, offline};
-use cello_relay::outbox::{AppendError, Batch, Claimed, DeadLetters, Filter, Ledger, Outbox, Settled, State, Want};
+use cello_relay::outbox::{
+    AppendError, Batch, Claimed, DeadLetters, Filter, Ledger, Outbox, Outcome, Settled, State, Want,
+};
 use cello_relay::reason::Reason;
 
-use crate::outbox_support::{Fixture, append, batch, dead, delivered, event, ids};
+use crate::outbox_support::{Fixture, append, attempt, batch, dead, delivered, event, ids};
 
 /// An event that is at hand, though the writer may still be copying.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,6 +78,34 @@ async fn an_outbox_removed_under_a_running_store_is_made_again_with_all_it_held(
     assert_eq!((of("b"), sent.len()), (vec![], 5), "the dead one apart");
     assert_eq!(store.list(Filter { state: Some(State::Dead), ..Filter::default() }, None, 9).await.unwrap().len(), 1);
     assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), 0);
+}
+
+#[tokio::test]
+async fn what_cello_may_have_counted_stays_known_when_events_come_over_from_a_damaged_file() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut appended = append(&store, &["dead", "retried", "unsure", "never-sent"]).await;
+    let later = fixture.clock.now().plus(Duration::from_secs(3600));
+    let outcomes = [
+        dead(Reason::Http422),
+        Outcome::Retry { at: later, strike: false, attempt: attempt(Reason::Timeout) },
+        Outcome::Unsure { attempt: attempt(Reason::Reset) },
+    ];
+    for (claimed, outcome) in claim(&store, 3).await.into_iter().zip(outcomes) {
+        store.settle(claimed.lease, outcome).await.unwrap();
+    }
+    fs::remove_dir_all(&fixture.settings.dir).unwrap();
+    appended.extend(append(&store, &["new"]).await);
+    while store.stats().ledger.undelivered() > 0 {
+        for claimed in claim(&store, 8).await {
+            store.settle(claimed.lease, dead(Reason::Http422)).await.unwrap();
+        }
+    }
+    let listed = store.list(Filter::default(), None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|line| line.id).collect::<Vec<_>>(), appended);
+    let counted: Vec<bool> = listed.iter().map(|line| line.may_be_counted).collect();
+    // The attempts of what was dead stay behind: they may have been unanswered.
+    assert_eq!(counted, [true, true, true, false, false]);
 }
 
 #[tokio::test]

@@ -193,6 +193,10 @@ impl Store {
                 self.retry(env, &flight, *at, *strike, attempt, attempt.reason)?;
             }
             Outcome::Release => after = After::Released,
+            Outcome::Unsure { attempt } => {
+                self.set_unsure(seq, attempt)?;
+                after = After::Released;
+            }
             Outcome::Dead { reason, attempt } => {
                 if self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2 {
                     let at = env.clock.now().plus(HELD_BACK_FOR);
@@ -221,9 +225,10 @@ impl Store {
         if attempts > 0 || flight.waiting.again {
             self.forget_history(id.seq())?;
         }
+        self.forget_unsure(id.seq())?;
         self.books.ledger.delivered += 1;
         if self.books.ledger.dead > 0 {
-            self.sql.overtake(&flight.waiting.event.user, id.seq(), env.clock.now())?;
+            self.sql.pass(&flight.waiting.event.user, id.seq(), env.clock.now())?;
         }
         self.leave_line(env, &flight.waiting.event.user, id.seq())
     }

@@ -14,7 +14,7 @@ use super::row::{Body, DeadRow, LineRow};
 use super::shared::Shared;
 use super::sql::Sql;
 use crate::event::EventId;
-use crate::outbox::{DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
+use crate::outbox::{Attempt, DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
 
 /// Questions that wait for the reader, at most.
 pub(super) const QUESTIONS: usize = 64;
@@ -279,8 +279,9 @@ impl View<'_> {
     }
 
     fn listed_dead(&self, row: DeadRow) -> rusqlite::Result<Listed> {
-        let (report, body_bytes) = (self.report_dead(&row)?, row.body_bytes as usize);
-        let may_be_counted = may_be_counted(row.reason, &self.sql.attempts(row.id.seq())?, row.attempts);
+        let (report, body_bytes, seq) = (self.report_dead(&row)?, row.body_bytes as usize, row.id.seq());
+        let is_unsure = self.unsure(seq).is_some();
+        let may_be_counted = may_be_counted(row.reason, &self.sql.attempts(seq)?, row.attempts, is_unsure);
         Ok(Listed { id: row.id, user: row.user, trigger: row.trigger, body_bytes, report, may_be_counted })
     }
 
@@ -295,10 +296,17 @@ impl View<'_> {
             return Ok(None);
         };
         let is_dead = listed.report.state == State::Dead;
-        // A file of version 1 that nobody has opened to write since knows nothing of it.
-        let overtaken_at = if is_dead { self.sql.overtaken(seq).unwrap_or_default() } else { None };
-        let attempts = self.sql.attempts(seq)?;
-        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts, overtaken_at }))
+        // A file of an older version that nobody has opened to write since lacks the one or the other.
+        let overtaken = self.sql.overtaken(seq).unwrap_or_default();
+        let passed = self.sql.passed(seq, &listed.user).unwrap_or_default();
+        let overtaken_at = overtaken.into_iter().chain(passed).min().filter(|_| is_dead);
+        let (attempts, unsure) = (self.sql.attempts(seq)?, self.unsure(seq));
+        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts, overtaken_at, unsure }))
+    }
+
+    /// The same holds of this.
+    fn unsure(&self, seq: u64) -> Option<Attempt> {
+        self.sql.unsure(seq).unwrap_or_default()
     }
 }
 
@@ -309,15 +317,53 @@ fn listed_waiting(line: LineRow, report: Report) -> Listed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES};
+    use super::super::row::Row;
+    use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES, PASS};
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::{Event, Trigger, UserId};
+    use crate::reason::Reason;
+
+    fn tables(dir: &std::path::Path) -> Sql {
+        let sql = Sql::open(&dir.join("outbox.db")).expect("opens");
+        sql.create().expect("makes tables");
+        for steps in super::super::store::MIGRATIONS {
+            sql.migrate(steps).expect("migrates");
+        }
+        sql
+    }
+
+    #[test]
+    fn a_delivery_looks_at_one_dead_letter_of_its_user_however_many_there_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (sql, user, mut dead) = (tables(dir.path()), UserId::new("u"), 0_u64);
+        let mut steps = Vec::new();
+        for count in [1, 10_000] {
+            sql.begin().expect("begins");
+            while dead < count {
+                dead += 1;
+                let id = EventId::new(Timestamp::from_millis(1), 2 * dead, 0);
+                let body = bytes::Bytes::from_static(b"{}");
+                let event = Event { user: user.clone(), trigger: Trigger::None, body, trace: None };
+                sql.insert_event(&Row::new(id, event)).expect("inserts");
+                sql.bury(2 * dead, Timestamp::from_millis(2), Reason::Http422, 1).expect("buries");
+            }
+            sql.commit().expect("commits");
+            // The first passes all of them, the second finds that done, the third comes from among them.
+            for seq in [2 * dead + 1, 2 * dead + 3, dead] {
+                steps.push(sql.steps(PASS, rusqlite::params![user.as_str(), seq as i64, 7]).expect("runs"));
+            }
+            for seq in [2, 2 * dead] {
+                assert_eq!(sql.passed(seq, &user).expect("reads"), Some(Timestamp::from_millis(7)));
+            }
+        }
+        assert!(steps.iter().all(|steps| *steps < 100), "{steps:?}");
+    }
 
     #[test]
     fn no_listing_sorts_or_scans_beyond_what_it_shows() {
         let dir = tempfile::tempdir().expect("a directory");
-        let sql = Sql::open(&dir.path().join("outbox.db")).expect("opens");
-        sql.create().expect("makes tables");
-        sql.migrate(super::super::sql::TO_VERSION_2).expect("migrates");
+        let sql = tables(dir.path());
         let plan = |statement: &str| sql.plan(statement).expect("a plan").join("; ");
         for (statement, expected) in [
             (LINES, "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)"),

@@ -154,6 +154,15 @@ impl KeyRow {
     }
 }
 
+/// What of a remembered key may name somebody, and the events it stands for.
+#[derive(Clone, Debug)]
+pub(super) struct KeyText {
+    pub(super) key: String,
+    pub(super) notes: String,
+    pub(super) first_seq: u64,
+    pub(super) count: u64,
+}
+
 /// Which table a body is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
@@ -179,6 +188,8 @@ pub(super) struct Books {
     pub(super) dead_bytes: u64,
     /// Bytes of idempotency keys.
     pub(super) key_bytes: u64,
+    /// Some events were sent without a known outcome; read when the file is opened.
+    pub(super) has_unsure: bool,
 }
 
 /// What a transaction adds to the metrics once it is committed.

@@ -427,6 +427,8 @@ pub struct Detail {
     pub listed: Listed,
     /// The body; to be shown only if asked for.
     pub body: Bytes,
+    /// It is what was stored; `false`: the disk damaged it.
+    pub is_intact: bool,
     /// Its last attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
     /// It is dead, and since this time at the latest a later event of its user is delivered.
@@ -488,6 +490,8 @@ pub struct Stats {
     pub volume_bytes: u64,
     /// Free bytes of the volume.
     pub volume_free_bytes: u64,
+    /// Dead letters take their share: another one would be held back.
+    pub dead_letters_full: bool,
     /// Damaged files moved aside in the outbox directory.
     pub quarantined_files: u64,
     /// When the last checkpoint succeeded.

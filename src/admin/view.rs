@@ -48,7 +48,9 @@ fn warnings(detail: &Detail) -> Vec<String> {
         .map(|at| format!("later events of this user are delivered since {at}: a replay reaches Cello out of order"));
     let counted = "Cello may have counted this event already: a replay may count it twice";
     let counted = detail.listed.may_be_counted.then(|| counted.to_owned());
-    overtaken.into_iter().chain(counted).collect()
+    let damaged = "the event does not match its checksum: the disk damaged it, and it is never sent";
+    let damaged = (!detail.is_intact).then(|| damaged.to_owned());
+    damaged.into_iter().chain(overtaken).chain(counted).collect()
 }
 
 /// What Cello's support needs to find an event, as text to paste; without personal data.
@@ -130,7 +132,7 @@ mod tests {
         let body = bytes::Bytes::from_static(b"{}");
         let attempts = vec![attempt(1, Reason::Http422, "r-1=")];
         let unsure = Some(attempt(2, Reason::Http5xx, "r-2="));
-        let mut detail = Detail { listed, body, attempts, overtaken_at: None, unsure };
+        let mut detail = Detail { listed, body, is_intact: true, attempts, overtaken_at: None, unsure };
         let text = support(&detail);
         let lines = text.lines().filter(|line| line.contains("r-2=")).collect::<Vec<_>>();
         assert_eq!(

@@ -148,6 +148,7 @@ impl Outbox for Memory {
             in_flight: inner.flying.len() as u64,
             retrying: failed.count() as u64,
             oldest: inner.waiting.values().next().map(|entry| entry.id.accepted_at()),
+            dead_letters_full: self.limits.max_dead > 0 && inner.ledger.dead >= self.limits.max_dead,
             refusing: is_full.then_some(AppendError::Full(Bound::Events)),
             ..Stats::default()
         }
@@ -176,7 +177,7 @@ impl DeadLetters for Memory {
         let detail = entry.and_then(|entry| {
             let (body, attempts) = (entry.event.body.clone(), entry.attempts.clone());
             let (listed, unsure) = (inner.listed(entry)?, entry.unsure.clone());
-            Some(Detail { listed, body, attempts, overtaken_at: inner.overtaken_at(entry), unsure })
+            Some(Detail { listed, body, is_intact: true, attempts, overtaken_at: inner.overtaken_at(entry), unsure })
         });
         Box::pin(std::future::ready(Ok(detail)))
     }

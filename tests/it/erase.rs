@@ -93,6 +93,19 @@ async fn no_byte_of_an_erased_person_is_left_in_a_stopped_relays_directory() {
 }
 
 #[tokio::test]
+async fn an_erasure_in_a_stopped_outbox_that_is_bound_to_no_upstream_binds_it_to_none() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    fill(&store).await;
+    drop(store);
+    let file = rusqlite::Connection::open(fixture.path("outbox.db")).unwrap();
+    file.execute("DELETE FROM meta WHERE key = 'upstream'", []).unwrap();
+    drop(file);
+    erase_stopped(&fixture.settings.dir, UserId::new(PERSON)).await.unwrap();
+    assert_eq!(fixture.open().stats().ledger.undelivered(), 80, "the next start takes it");
+}
+
+#[tokio::test]
 async fn damaged_files_are_named_as_they_are_not_searched() {
     let fixture = Fixture::new();
     let store = fixture.open();

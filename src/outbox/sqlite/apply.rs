@@ -201,6 +201,7 @@ impl Store {
                 if self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2 {
                     let at = env.clock.now().plus(HELD_BACK_FOR);
                     self.retry(env, &flight, at, false, attempt, Reason::DeadLettersFull)?;
+                    self.books.held_back = event_bytes(&flight.waiting.event);
                     settled = Settled::HeldBack;
                 } else {
                     self.sql.add_attempt(seq, attempt)?;

@@ -15,6 +15,9 @@ use crate::outbox::{Attempt, Filter, Selection, State, Terms, may_be_counted, un
 /// Dead letters looked at in one transaction.
 const SLICE: usize = 256;
 
+/// Most events are not larger.
+const USUAL_BYTES: u64 = 1024;
+
 /// A decision that is being carried out.
 pub(super) struct Job {
     pub(super) decision: Decision,
@@ -114,6 +117,12 @@ impl Store {
         let seq = row.id.seq();
         let is_unsure = self.sql.unsure(seq)?.is_some();
         Ok(may_be_counted(row.reason, &self.sql.attempts(seq)?, row.attempts, is_unsure))
+    }
+
+    /// Whether another dead letter would be held back: one as large as the last that was, or a usual one.
+    pub(super) fn is_full_of_dead(&self, env: &Env) -> bool {
+        let next = self.books.held_back.max(USUAL_BYTES);
+        self.books.dead_bytes + next > env.settings.max_bytes / 2
     }
 
     /// Cello may have this event, and no attempt that is kept may tell.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::decide::lets_through;
 use super::fault::Fault;
 use super::inbox;
-use super::row::{Body, DeadRow, LineRow};
+use super::row::{DeadRow, LineRow, ProgressRow, Row};
 use super::shared::Shared;
 use super::sql::Sql;
 use crate::event::EventId;
@@ -138,34 +138,11 @@ impl View<'_> {
 
     fn report_waiting(&self, seq: u64) -> rusqlite::Result<Report> {
         let progress = self.sql.progress(seq)?;
-        let last = self.sql.last_attempt(seq)?.filter(|_| progress.is_some());
-        let state = match (self.flying.binary_search(&seq), &progress) {
-            (Ok(_), _) => State::InFlight,
-            (_, Some(_)) => State::Retrying,
-            _ => State::Pending,
-        };
-        Ok(Report {
-            state,
-            attempts: progress.as_ref().map_or(0, |row| row.progress.attempts),
-            next_attempt_at: progress.as_ref().map(|row| row.next_at).filter(|_| state == State::Retrying),
-            delivered_at: None,
-            reason: progress.and_then(|row| row.reason),
-            message: last.as_ref().and_then(|attempt| attempt.message.clone()),
-            request_id: last.and_then(|attempt| attempt.request_id),
-        })
+        Ok(waiting_report(progress, self.sql.last_attempt(seq)?, self.flying.binary_search(&seq).is_ok()))
     }
 
     fn report_dead(&self, row: &DeadRow) -> rusqlite::Result<Report> {
-        let last = self.sql.last_attempt(row.id.seq())?;
-        Ok(Report {
-            state: State::Dead,
-            attempts: row.attempts,
-            next_attempt_at: None,
-            delivered_at: None,
-            reason: row.reason,
-            message: last.as_ref().and_then(|attempt| attempt.message.clone()),
-            request_id: last.and_then(|attempt| attempt.request_id),
-        })
+        Ok(dead_report(row, self.sql.last_attempt(row.id.seq())?))
     }
 
     /// A page of events that wait or are dead, by sequence; however long it takes.
@@ -288,10 +265,12 @@ impl View<'_> {
     /// One event that waits or is dead, with all that is kept of it.
     pub(super) fn show(&self, id: EventId) -> rusqlite::Result<Option<Detail>> {
         let seq = id.seq();
-        let (listed, body) = if let Some(line) = self.sql.line(seq)?.filter(|line| line.id == id) {
-            (listed_waiting(line, self.report_waiting(seq)?), self.sql.body(Body::Waiting, seq)?)
-        } else if let Some(row) = self.sql.dead(seq)?.filter(|row| row.id == id) {
-            (self.listed_dead(row)?, self.sql.body(Body::Dead, seq)?)
+        let (listed, row) = if let Some(row) = self.sql.event(seq)?.filter(|row| row.id() == id) {
+            (listed_waiting(LineRow::of(&row), self.report_waiting(seq)?), row)
+        } else if let Some(dead) = self.sql.dead(seq)?.filter(|row| row.id == id)
+            && let Some(row) = dead_row(self.sql, seq)?
+        {
+            (self.listed_dead(dead)?, row)
         } else {
             return Ok(None);
         };
@@ -301,7 +280,8 @@ impl View<'_> {
         let passed = self.sql.passed(seq, &listed.user).unwrap_or_default();
         let overtaken_at = overtaken.into_iter().chain(passed).min().filter(|_| is_dead);
         let (attempts, unsure) = (self.sql.attempts(seq)?, self.unsure(seq));
-        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts, overtaken_at, unsure }))
+        let is_intact = row.is_intact();
+        Ok(Some(Detail { listed, body: row.event.body, is_intact, attempts, overtaken_at, unsure }))
     }
 
     /// The same holds of this.
@@ -310,70 +290,52 @@ impl View<'_> {
     }
 }
 
-fn listed_waiting(line: LineRow, report: Report) -> Listed {
+/// The event of a dead letter, body and all.
+pub(super) fn dead_row(sql: &Sql, seq: u64) -> rusqlite::Result<Option<Row>> {
+    let mut found = None;
+    sql.whole_dead_from(seq, 1, |dead| {
+        found = (dead.row.seq == seq).then_some(dead.row);
+        false
+    })?;
+    Ok(found)
+}
+
+/// What is told of a waiting event.
+pub(super) fn waiting_report(progress: Option<ProgressRow>, last: Option<Attempt>, is_flying: bool) -> Report {
+    let last = last.filter(|_| progress.is_some());
+    let state = match (is_flying, &progress) {
+        (true, _) => State::InFlight,
+        (false, Some(_)) => State::Retrying,
+        (false, None) => State::Pending,
+    };
+    Report {
+        state,
+        attempts: progress.as_ref().map_or(0, |row| row.progress.attempts),
+        next_attempt_at: progress.as_ref().map(|row| row.next_at).filter(|_| state == State::Retrying),
+        delivered_at: None,
+        reason: progress.and_then(|row| row.reason),
+        message: last.as_ref().and_then(|attempt| attempt.message.clone()),
+        request_id: last.and_then(|attempt| attempt.request_id),
+    }
+}
+
+/// What is told of a dead letter.
+pub(super) fn dead_report(row: &DeadRow, last: Option<Attempt>) -> Report {
+    Report {
+        state: State::Dead,
+        attempts: row.attempts,
+        next_attempt_at: None,
+        delivered_at: None,
+        reason: row.reason,
+        message: last.as_ref().and_then(|attempt| attempt.message.clone()),
+        request_id: last.and_then(|attempt| attempt.request_id),
+    }
+}
+
+pub(super) fn listed_waiting(line: LineRow, report: Report) -> Listed {
     let LineRow { id, user, trigger, body_bytes } = line;
     Listed { id, user, trigger, body_bytes: body_bytes as usize, report, may_be_counted: false }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::row::Row;
-    use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES, PASS};
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::event::{Event, Trigger, UserId};
-    use crate::reason::Reason;
-
-    fn tables(dir: &std::path::Path) -> Sql {
-        let sql = Sql::open(&dir.join("outbox.db")).expect("opens");
-        sql.create().expect("makes tables");
-        for steps in super::super::store::MIGRATIONS {
-            sql.migrate(steps).expect("migrates");
-        }
-        sql
-    }
-
-    #[test]
-    fn a_delivery_looks_at_one_dead_letter_of_its_user_however_many_there_are() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (sql, user, mut dead) = (tables(dir.path()), UserId::new("u"), 0_u64);
-        let mut steps = Vec::new();
-        for count in [1, 10_000] {
-            sql.begin().expect("begins");
-            while dead < count {
-                dead += 1;
-                let id = EventId::new(Timestamp::from_millis(1), 2 * dead, 0);
-                let body = bytes::Bytes::from_static(b"{}");
-                let event = Event { user: user.clone(), trigger: Trigger::None, body, trace: None };
-                sql.insert_event(&Row::new(id, event)).expect("inserts");
-                sql.bury(2 * dead, Timestamp::from_millis(2), Reason::Http422, 1).expect("buries");
-            }
-            sql.commit().expect("commits");
-            // The first passes all of them, the second finds that done, the third comes from among them.
-            for seq in [2 * dead + 1, 2 * dead + 3, dead] {
-                steps.push(sql.steps(PASS, rusqlite::params![user.as_str(), seq as i64, 7]).expect("runs"));
-            }
-            for seq in [2, 2 * dead] {
-                assert_eq!(sql.passed(seq, &user).expect("reads"), Some(Timestamp::from_millis(7)));
-            }
-        }
-        assert!(steps.iter().all(|steps| *steps < 100), "{steps:?}");
-    }
-
-    #[test]
-    fn no_listing_sorts_or_scans_beyond_what_it_shows() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let sql = tables(dir.path());
-        let plan = |statement: &str| sql.plan(statement).expect("a plan").join("; ");
-        for (statement, expected) in [
-            (LINES, "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)"),
-            (LINE, "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)"),
-            (FAILED, "SEARCH progress USING INTEGER PRIMARY KEY (rowid>?)"),
-            (DEAD, "SEARCH dead USING INTEGER PRIMARY KEY (rowid>?)"),
-            (DEAD_OF_USER, "SEARCH dead USING INDEX dead_user (user=? AND rowid>?)"),
-            (DEAD_OF_REASON, "SEARCH dead USING INDEX dead_reason (reason=? AND rowid>?)"),
-        ] {
-            assert_eq!(plan(statement), expected, "{statement}");
-        }
-    }
-}
+mod tests;

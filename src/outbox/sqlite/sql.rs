@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, params};
 
-use super::row::{Body, Books, DeadRow, DoneRow, Gate, KeyRow, KeyText, LineRow, ProgressRow, Row, WholeDead};
+use super::row::{Books, DeadRow, DoneRow, Gate, KeyRow, KeyText, LineRow, ProgressRow, Row, Table, WholeDead};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{ATTEMPTS_KEPT, Attempt, DeadGroup, Filter, Key, Ledger, Progress};
@@ -293,7 +293,7 @@ impl Sql {
             };
             let (next_seq, mark, gates, failed) = (at(6)?, at(7)?, at(8)?, at(9)?);
             let (done, dead_bytes, key_bytes) = (at(10)?, at(11)?, at(12)?);
-            Ok(Books { ledger, next_seq, mark, gates, failed, done, dead_bytes, key_bytes, has_unsure: false })
+            Ok(Books { ledger, next_seq, mark, gates, failed, done, dead_bytes, key_bytes, ..Books::default() })
         })
     }
 
@@ -584,14 +584,20 @@ impl Sql {
         Ok(self.changed(sql, values)? > 0)
     }
 
-    /// The body of a waiting or dead event.
-    pub(super) fn body(&self, place: Body, seq: u64) -> Result<Option<Bytes>> {
-        let sql = match place {
-            Body::Waiting => "SELECT body FROM event WHERE seq = ?",
-            Body::Dead => "SELECT body FROM dead WHERE seq = ?",
+    /// Sequences of all waiting or dead events, or all against the sequence; what was read before an error was told.
+    pub(super) fn seqs(&self, table: Table, is_down: bool, mut each: impl FnMut(u64)) -> Result<()> {
+        let sql = match (table, is_down) {
+            (Table::Waiting, false) => "SELECT seq FROM event ORDER BY seq",
+            (Table::Waiting, true) => "SELECT seq FROM event ORDER BY seq DESC",
+            (Table::Dead, false) => "SELECT seq FROM dead NOT INDEXED ORDER BY seq",
+            (Table::Dead, true) => "SELECT seq FROM dead NOT INDEXED ORDER BY seq DESC",
         };
-        let read = |row: &rusqlite::Row<'_>| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_bytes().unwrap_or_default()));
-        self.one(sql, [int(seq)], read)
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(uint(row.get(0)?));
+        }
+        Ok(())
     }
 
     // --- the delivered, remembered for a while

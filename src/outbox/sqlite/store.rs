@@ -125,7 +125,10 @@ impl Store {
         for seq in self.sql.intents()? {
             self.bury(env, seq, Reason::Ambiguous, None)?;
         }
-        self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+        // An erasure in a stopped relay's outbox knows of none, if none is bound.
+        if !env.settings.upstream.is_empty() {
+            self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+        }
         self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;

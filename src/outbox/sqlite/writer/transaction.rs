@@ -241,6 +241,7 @@ impl Writer {
         decide::count(&self.env, &job.decision, &slice.decided);
         (job.next, job.stage) = (slice.next, slice.stage);
         job.decided.add(slice.decided);
+        job.gone.extend(slice.gone);
         if slice.is_last
             && let Some((job, reply)) = self.jobs.pop_front()
         {

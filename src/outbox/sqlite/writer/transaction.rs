@@ -197,6 +197,8 @@ impl Writer {
                 return Err(fault);
             }
         };
+        // It may have copied or deleted much more than its commands say.
+        self.wal_growth = u64::MAX;
         let Some(store) = &mut self.store else { return Ok(None) };
         if store.recovery.is_none() {
             self.env.orphans.clear();

@@ -16,6 +16,7 @@ mod openapi;
 mod outbox;
 mod output;
 mod private;
+mod progress;
 mod run;
 #[cfg(test)]
 mod scripted;

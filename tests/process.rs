@@ -34,6 +34,8 @@ mod mend;
 mod moving;
 #[path = "process/operator.rs"]
 mod operator;
+#[path = "process/orders.rs"]
+mod orders;
 #[path = "process/outage.rs"]
 mod outage;
 #[path = "process/power.rs"]

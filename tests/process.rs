@@ -20,6 +20,8 @@ mod crash;
 mod disk;
 #[path = "process/exit.rs"]
 mod exit;
+#[path = "process/export.rs"]
+mod export;
 #[path = "process/hops.rs"]
 mod hops;
 #[path = "process/idle.rs"]

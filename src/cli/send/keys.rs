@@ -39,7 +39,7 @@ mod tests {
     fn an_event_keeps_its_key_when_those_before_it_are_gone_and_equal_ones_are_two() {
         let [first, twin, other]: [String; 3] = keys(&["a", "a", "b"]).try_into().expect("three");
         assert_ne!(first, twin, "equal events are two");
-        assert_eq!(keys(&["b"]), [other.clone()], "whatever came before");
+        assert_eq!(keys(&["b"])[0], other, "whatever came before");
         assert_eq!(keys(&["c", "a", "b", "a"])[1..], [first, other, twin]);
         assert_ne!(keys(&["1\na"]), keys(&["a"]));
         assert!(keys(&["a"])[0].len() <= 255);

@@ -60,6 +60,8 @@ mod steer;
 mod storm;
 #[path = "process/tap.rs"]
 mod tap;
+#[path = "process/terminal.rs"]
+mod terminal;
 #[path = "process/traced.rs"]
 mod traced;
 #[path = "process/upstream.rs"]

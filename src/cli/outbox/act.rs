@@ -101,15 +101,18 @@ pub(super) async fn discard(args: &Args, context: &Context) -> Result<(), Failur
 async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Context) -> Result<(), Failure> {
     let mut client = flow::control(&context.whereabouts()?).with_patience(LONG);
     let mut total = Some(args.ids.len() as u64).filter(|count| *count > 0);
-    if args.dry_run || (args.ids.is_empty() && !args.yes && output::is_interactive()) {
+    // On a terminal how many there are is needed for the question, or for the bar.
+    if args.dry_run || (args.ids.is_empty() && output::is_interactive()) {
         let wheel = progress::wheel("counting");
         let (found, answer) = follow::order(&mut client, act.path, &selection(args, terms, true), &wheel).await?;
         if args.dry_run {
             tell(args, &found, &answer, &format!("{} dead letters match", found.count))?;
             return known(&found);
         }
-        tell_passed_over(found.passed_over);
-        if !output::confirm(&format!("{} {} dead letters?", act.question, found.count))? {
+        if !args.yes {
+            tell_passed_over(found.passed_over);
+        }
+        if !args.yes && !output::confirm(&format!("{} {} dead letters?", act.question, found.count))? {
             return Err(Failure::new(Exit::Ok, "nothing was changed"));
         }
         total = Some(found.count);

@@ -49,34 +49,43 @@ impl From<ReadError> for Stop {
 pub(super) fn start(parts: Arc<Parts>, via: &'static str, order: Order, left: Left) -> Response<Body> {
     let (out, body) = Channel::<Bytes, io::Error>::new(1);
     audit::begun(via, &order);
-    let work = Work { parts, order, left, out, done: Replayed::default(), canary: None };
-    tokio::spawn(work.run(via));
+    let done = Replayed::default();
+    let work = Work { parts, via, order, left, out, done, canary: None, outcome: "relay_ended" };
+    tokio::spawn(work.run());
     reply::with_type(StatusCode::OK, "application/x-ndjson", body.boxed_unsync())
 }
 
 /// An order under way.
 struct Work {
     parts: Arc<Parts>,
+    via: &'static str,
     order: Order,
     left: Left,
     out: Sender<Bytes, io::Error>,
     done: Replayed,
     canary: Option<(EventId, &'static str)>,
+    /// What is logged at the end, which may be that of the relay.
+    outcome: &'static str,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        audit::ended(self.via, &self.order, &self.done, self.outcome);
+    }
 }
 
 impl Work {
-    async fn run(mut self, via: &'static str) {
+    async fn run(mut self) {
         let result = match self.order.action {
             Action::Replay => self.replay().await,
             Action::Discard => self.discard().await,
         };
-        let outcome = match &result {
+        self.outcome = match &result {
             Ok(()) => "done",
             Err(Stop::Canary(outcome)) => outcome,
             Err(Stop::ReaderLeft) => "reader_left",
             Err(Stop::Failed(_)) => "failed",
         };
-        audit::ended(via, &self.order, &self.done, outcome);
         // Whether the last line is read is the reader's business: the order is at its end.
         drop(match result {
             Ok(()) | Err(Stop::Canary(_)) => self.tell(true).await,

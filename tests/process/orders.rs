@@ -217,6 +217,27 @@ fn a_discard_of_many_is_whole_and_tells_how_far_it_is() {
 }
 
 #[test]
+fn a_relay_that_ends_amid_a_replay_is_not_held_up_and_its_command_tells_that_it_broke_off() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = with_dead(&setup, &upstream, 9);
+    let command = setup.command(&["outbox", "replay", "--all", "--per-second", "1"]).spawn().expect("it runs");
+    relay.wait_until("the first is delivered", |metrics| {
+        crate::relay::sum(metrics, "cello_relay_events_delivered_total", "") >= 1.0
+    });
+    let (code, log) = relay.terminate();
+    assert!(code == Some(0) && log.contains(r#""step":"ended","outcome":"relay_ended","count":"#), "{log}");
+    let output = command.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    assert!(stderr.contains("broke off") && stderr.contains("stays dead"), "{stderr}");
+    let relay = setup.start();
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(dead(&relay) + upstream.arrivals().count() as u64, 9);
+    assert!(dead(&relay) > 0);
+}
+
+#[test]
 fn without_a_relay_a_replay_says_how_to_read_its_directory() {
     let setup = Setup::new(crate::upstream::UNREACHABLE);
     let mut command = setup.command(&["outbox", "replay", "--all", "--yes"]);

@@ -212,7 +212,8 @@ fn rebind_names_what_changes_and_lets_the_events_go_to_the_configured_upstream()
     assert_eq!(code, 64, "without a terminal nobody can be asked: {stderr}");
     setup.set("CELLO__ACCESS_KEY_ID", "key-id");
     assert_eq!(setup.call(&["run"]).0, 78, "nothing was changed");
-    let said = call(&setup, &["outbox", "rebind", "--yes"]);
+    let (code, said, stderr) = setup.call(&["outbox", "rebind", "--yes"]);
+    assert!(code == 0 && stderr.contains(r#""action":"rebind","via":"directory","undelivered":1"#), "{stderr}");
     for part in ["1 undelivered", "0 dead", UNREACHABLE, &upstream.base_url()] {
         assert!(said.contains(part), "{part} is not in {said}");
     }

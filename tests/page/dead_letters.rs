@@ -147,6 +147,8 @@ fn personal_data_is_shown_when_asked_for_and_never_becomes_markup() {
     assert!(browser.text("#event").contains("<b>someone</b>"));
     assert_eq!(browser.value("document.querySelectorAll('main img, dialog img, dialog b').length"), 0);
     assert!(!browser.text("#support").contains("someone"), "the support's block has no personal data");
+    browser.click("#event [autofocus]");
+    browser.until("[...document.querySelectorAll('dialog')].every((dialog) => dialog.childNodes.length === 0)");
 }
 
 #[test]

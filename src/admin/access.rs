@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq;
 
@@ -65,6 +65,18 @@ impl Access {
             return Ok(());
         }
         Err(Refusal::new(StatusCode::FORBIDDEN, "the bearer token of admin.token_file is needed".to_owned()))
+    }
+}
+
+impl Access {
+    /// A change by TCP says that it is JSON, which the forms of another site cannot.
+    pub(super) fn check_is_json(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Access::Guarded { .. } = self else { return Ok(()) };
+        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+        if media_type.is_some_and(|given| given.trim().eq_ignore_ascii_case("application/json")) {
+            return Ok(());
+        }
+        Err(Refusal::new(StatusCode::FORBIDDEN, "a change by TCP needs Content-Type: application/json".to_owned()))
     }
 }
 

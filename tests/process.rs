@@ -46,6 +46,8 @@ mod private;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/rollback.rs"]
+mod rollback;
 #[path = "process/soak.rs"]
 mod soak;
 #[path = "process/status.rs"]

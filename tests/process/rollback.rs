@@ -1,4 +1,4 @@
-//! An outbox that a later release has written, met by this one's binary.
+//! An outbox that a later release has written, met by this one's binary; and what is saved before a rollout.
 
 use std::path::Path;
 
@@ -65,4 +65,37 @@ fn a_rollback_by_one_version_delivers_all_and_by_two_exits_65_and_touches_nothin
     assert_eq!(code, 65, "{stderr}");
     assert_eq!(std::fs::read(setup.outbox().join("outbox.db")).expect("a file"), before);
     assert_eq!(setup.call(&["outbox", "stats"]).0, 65, "nor is it read by what looks only");
+}
+
+#[test]
+fn what_a_paused_relay_exports_another_one_delivers_and_the_first_sends_nothing_as_it_ends() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let mut leaving = Setup::new(&upstream.base_url());
+    leaving.set("SHUTDOWN__DEADLINE", "1s");
+    let relay = leaving.start();
+    for number in 0..5 {
+        assert_eq!(relay.client().post("/events", &event("u", number)).expect("an answer").status, 200);
+    }
+    relay.wait_until("one failed", |metrics| sum(metrics, "cello_relay_delivery_retries_total", "") >= 1.0);
+    assert_eq!(leaving.call(&["pause"]).0, 0);
+    upstream.heal();
+    let (code, exported, stderr) = leaving.call(&["outbox", "export", "--reveal"]);
+    assert_eq!((code, exported.lines().count()), (0, 5), "{stderr}");
+    let (code, log) = relay.terminate();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("\"undelivered\":5"), "as many as were exported: {log}");
+    assert_eq!(upstream.arrivals().count(), 0, "a paused relay sends nothing, not even as it ends");
+
+    let mut staying = Setup::new(&upstream.base_url());
+    let relay = staying.start();
+    staying.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let file = staying.dir().join("events.ndjson");
+    std::fs::write(&file, exported).expect("a file");
+    for _ in 0..2 {
+        assert_eq!(staying.call(&["send", "events.ndjson"]).0, 0);
+    }
+    relay.wait_until_empty(PATIENCE);
+    upstream.arrivals().assert_in_order();
+    assert_eq!(upstream.arrivals().count(), 5, "each once");
 }

@@ -23,6 +23,8 @@ use crate::reason::Reason;
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Bytes of a page and its header in the WAL.
 pub(super) const FRAME_BYTES: u64 = PAGE_BYTES + 24;
+/// Bytes before the WAL's first page.
+pub(super) const WAL_HEAD_BYTES: u64 = 32;
 
 /// Set when a file is made; they cannot be changed later without rewriting it.
 const CREATE_PRAGMAS: &str = "

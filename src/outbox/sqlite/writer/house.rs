@@ -44,6 +44,10 @@ impl Writer {
         // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
         // too large for that is cut.
         let is_large = self.env.home.wal_bytes() > WAL_MAX_BYTES;
+        if is_large {
+            self.land_synced(true)?;
+        }
+        let Some(store) = &self.store else { return Ok(()) };
         let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
         if is_done {
             self.stats.checkpointed_at = Some(self.env.clock.now());
@@ -77,6 +81,7 @@ impl Writer {
 
     /// An idle store holds no trace of events that ended: free pages are gone, and so is the WAL.
     fn erase_leftovers(&mut self) -> Result<(), Fault> {
+        self.land_synced(true)?;
         let Some(store) = &self.store else { return Ok(()) };
         if store.sql.checkpoint_and_truncate()? {
             self.stats.checkpointed_at = Some(self.env.clock.now());

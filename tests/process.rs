@@ -50,6 +50,8 @@ mod private;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/rollback.rs"]
+mod rollback;
 #[path = "process/soak.rs"]
 mod soak;
 #[path = "process/status.rs"]

@@ -1,9 +1,9 @@
 //! The way from async callers to the writer's thread: a list that the writer takes as a whole.
 //!
 //! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
-//! and callers there are.
+//! and callers there are. Its tests are in `tests/interleavings.rs`.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -14,6 +14,7 @@ use crate::outbox::{
     AppendError, Batch, Claimed, Erased, Outcome, ReadError, Receipt, Replayed, Selection, SettleError, Settled, Terms,
     Want,
 };
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
@@ -199,28 +200,5 @@ impl Inbox {
         }
         state.nudged = false;
         into.append(&mut state.commands);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_close_nothing_is_taken() {
-        let inbox = Inbox::new();
-        let (reply, _) = oneshot::channel();
-        assert!(inbox.push(Command::Close { reply }).is_ok());
-        let (reply, _) = oneshot::channel();
-        assert!(inbox.push(Command::Claim { want: Want { max: 1, rotate: false }, reply }).is_err());
-    }
-
-    #[test]
-    fn a_nudge_ends_the_wait() {
-        let inbox = Inbox::new();
-        inbox.nudge();
-        let mut commands = Vec::new();
-        inbox.take(Duration::from_secs(3600), &mut commands);
-        assert!(commands.is_empty());
     }
 }

@@ -191,6 +191,30 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_is_named_and_said_with_the_status_that_cello_gave() {
+        let wait = Some(Duration::from_secs(7));
+        let network = Failure::Network(TransportError { fault: crate::cello::Fault::Tls, sent: false });
+        let table = [
+            (Failure::Rejected(403), RefreshFailure::Rejected, Some(403), Refusal::Rejected, "refused with status 403"),
+            (Failure::Status(429, wait), RefreshFailure::Http429, Some(429), Refusal::Failed(wait), "status 429"),
+            (Failure::Status(500, None), RefreshFailure::Http5xx, Some(500), Refusal::Failed(None), "status 500"),
+            (Failure::Status(302, None), RefreshFailure::Other, Some(302), Refusal::Failed(None), "status 302"),
+            (
+                Failure::Malformed,
+                RefreshFailure::Decode,
+                None,
+                Refusal::Failed(None),
+                "an answer without a usable accessToken",
+            ),
+            (network, RefreshFailure::Network, None, Refusal::Failed(None), "tls"),
+        ];
+        for (failure, label, status, refusal, text) in table {
+            assert_eq!((failure.label(), failure.status(), failure.refusal()), (label, status, refusal));
+            assert_eq!(failure.to_string(), text);
+        }
+    }
+
+    #[test]
     fn an_answer_without_a_usable_token_is_malformed() {
         let bodies = ["", "{}", "null", "{\"accessToken\":7}", "{\"accessToken\":\"\"}", "{\"accessToken\":null}"];
         for body in

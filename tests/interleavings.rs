@@ -2,9 +2,9 @@
 //! dropped, and reads that share a flight.
 //!
 //! The files are the relay's own, compiled here with locks and tasks of `shuttle`, which runs one thread at a time
-//! and chooses at each step who goes on: thousands of orders, and not those of one machine's luck. No wait times out
-//! here, so a wake-up that is lost is a deadlock, and fails. What a file needs of its neighbours and what plays no
-//! part is stood in for. A failure prints its schedule: `shuttle::replay` goes through it again.
+//! and chooses at each step who goes on: thousands of orders, and not those of one machine's luck. A long wait never
+//! times out here, so a wake-up that is lost is a deadlock, and fails. What a file needs of its neighbours and what
+//! plays no part is stood in for. A failure prints its schedule: `shuttle::replay` goes through it again.
 
 #![allow(clippy::expect_used, missing_docs)]
 #![allow(dead_code, unreachable_pub, reason = "not all of the files is used here")]
@@ -20,22 +20,95 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use cello_relay::outbox::{AppendError, Batch, Receipt, SettleError};
+use cello_relay::outbox::{AppendError, Batch, Outcome, Receipt, SettleError, Settled};
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread;
 use tokio::sync::oneshot;
 
 use cache::Kept;
 use flight::{Flights, Landed, wait};
-use inbox::{Command, Inbox, answer};
+use inbox::{Command, GATHER, Inbox, Wanted, answer};
 use lease::{Lease, Returns};
 use target::Target;
 
 pub use cello_relay::{event, outbox};
 
 mod sync {
+    use std::cell::Cell;
+    use std::ops::Add;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use std::time::Duration;
+
     pub(crate) use shuttle::future::spawn;
-    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+    use shuttle::sync::LockResult;
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+
+    thread_local! {
+        /// A model runs in one real thread.
+        static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// A time that passes only where somebody waits for it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct Instant(Duration);
+
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            Self(NOW.get())
+        }
+
+        pub(crate) fn elapsed(&self) -> Duration {
+            NOW.get() - self.0
+        }
+
+        pub(crate) fn saturating_duration_since(&self, earlier: Self) -> Duration {
+            self.0.saturating_sub(earlier.0)
+        }
+    }
+
+    impl Add<Duration> for Instant {
+        type Output = Self;
+
+        fn add(self, wait: Duration) -> Self {
+            Self(self.0 + wait)
+        }
+    }
+
+    /// A bell whose short waits end by themselves, whenever the scheduler likes.
+    pub(crate) struct Condvar(Arc<shuttle::sync::Condvar>);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(Arc::default())
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn wait_timeout<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            patience: Duration,
+        ) -> LockResult<(MutexGuard<'a, T>, ())> {
+            let ended = Arc::new(AtomicBool::new(patience >= Duration::from_secs(1)));
+            if !ended.load(SeqCst) {
+                let (bell, ended, at) = (Arc::clone(&self.0), Arc::clone(&ended), NOW.get() + patience);
+                shuttle::thread::spawn(move || {
+                    NOW.set(NOW.get().max(at));
+                    // More than once: the first may come before the wait has begun.
+                    while !ended.load(SeqCst) {
+                        bell.notify_all();
+                        shuttle::thread::yield_now();
+                    }
+                });
+            }
+            let guard = self.0.wait(guard).expect("no panic");
+            ended.store(true, SeqCst);
+            Ok((guard, ()))
+        }
+    }
 }
 
 mod row {
@@ -75,8 +148,8 @@ fn in_every_order(model: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_pct(model, 3_000, 3);
 }
 
-/// The writer waits so long at most; no test lasts so long.
-const IDLE: Duration = Duration::from_secs(3600);
+/// What an idle writer waits for; no test lasts so long.
+const IDLE: Wanted = Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) };
 
 type Reply = oneshot::Receiver<Result<(), SettleError>>;
 
@@ -84,6 +157,13 @@ type Reply = oneshot::Receiver<Result<(), SettleError>>;
 fn numbered(number: u64) -> (Command, Reply) {
     let (reply, answer) = oneshot::channel();
     (Command::Intend { seq: number, epoch: 0, reply }, answer)
+}
+
+/// A delivery that is known by its number.
+fn delivery(number: u64) -> (Command, oneshot::Receiver<Result<Settled, SettleError>>) {
+    let (reply, answer) = oneshot::channel();
+    let outcome = Outcome::Delivered { request_id: None };
+    (Command::Settle { seq: number, epoch: 0, outcome, reply }, answer)
 }
 
 /// A batch that takes most of the room.
@@ -105,16 +185,25 @@ async fn append(inbox: &Inbox) -> Option<oneshot::Receiver<Result<Receipt, Appen
 }
 
 /// The writer's loop: answers all it takes, until the inbox is closed or abandoned. The numbers, in the order taken.
-fn write(inbox: &Inbox) -> Vec<u64> {
+fn write(inbox: &Inbox, wanted: Wanted) -> Vec<u64> {
     let (mut commands, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
     while !closed {
-        inbox.take(IDLE, &mut commands);
+        inbox.take(wanted, &mut commands);
         if inbox.is_abandoned() {
             return taken;
         }
+        let is_last = |command: &Command| matches!(command, Command::Close { .. });
+        let after = commands.iter().skip_while(|command| !is_last(command)).skip(1);
+        assert!(
+            after.into_iter().all(|command| matches!(command, Command::Settle { .. })),
+            "nothing comes after the close"
+        );
         for command in commands.drain(..) {
-            assert!(!closed, "nothing comes after the close");
             match command {
+                Command::Settle { seq, reply, .. } => {
+                    taken.push(seq);
+                    answer(reply, Ok(Settled::Done));
+                }
                 Command::Intend { seq, reply, .. } => {
                     taken.push(seq);
                     answer(reply, Ok(()));
@@ -133,9 +222,13 @@ fn write(inbox: &Inbox) -> Vec<u64> {
 
 /// An inbox, and its writer at work.
 fn with_writer() -> (Arc<Inbox>, thread::JoinHandle<Vec<u64>>) {
+    with_writer_that_wants(IDLE)
+}
+
+fn with_writer_that_wants(wanted: Wanted) -> (Arc<Inbox>, thread::JoinHandle<Vec<u64>>) {
     let inbox = Arc::new(Inbox::new());
     let writers = Arc::clone(&inbox);
-    (inbox, thread::spawn(move || write(&writers)))
+    (inbox, thread::spawn(move || write(&writers, wanted)))
 }
 
 fn close(inbox: &Inbox) {
@@ -177,6 +270,74 @@ fn the_writer_sleeps_through_no_command() {
         let mut taken = writer.join().expect("no panic");
         taken.sort_unstable();
         assert_eq!(taken, [10, 11, 20, 21, 30, 31], "each once");
+    });
+}
+
+#[test]
+fn a_delivery_waits_for_company_but_not_for_ever() {
+    in_every_order(|| {
+        let (inbox, writer) = with_writer();
+        let callers = three(&inbox, |inbox, number| {
+            for number in number..number + 2 {
+                let (command, answer) = delivery(number);
+                assert!(inbox.push(command).is_ok());
+                block_on(answer).expect("an answer").expect("done");
+            }
+        });
+        // Commands come between, and take no delivery with them before its time.
+        let (command, answer) = numbered(0);
+        assert!(inbox.push(command).is_ok());
+        block_on(answer).expect("an answer").expect("done");
+        join(callers);
+        close(&inbox);
+        let mut taken = writer.join().expect("no panic");
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 10, 11, 20, 21, 30, 31], "each once");
+    });
+}
+
+#[test]
+fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
+    in_every_order(|| {
+        let start = sync::Instant::now();
+        let (inbox, writer) = with_writer_that_wants(Wanted { gathers: false, ..IDLE });
+        let callers = three(&inbox, |inbox, number| {
+            let (command, answer) = delivery(number);
+            assert!(inbox.push(command).is_ok());
+            block_on(answer).expect("an answer").expect("done");
+        });
+        join(callers);
+        close(&inbox);
+        writer.join().expect("no panic");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    });
+    let many = || {
+        let inbox = Inbox::new();
+        let answers: Vec<_> = (0..GATHER as u64).map(|number| (inbox.push(delivery(number).0), number)).collect();
+        let mut commands = Vec::new();
+        inbox.take(Wanted { within: Duration::ZERO, ..IDLE }, &mut commands);
+        assert_eq!(commands.len(), answers.len());
+    };
+    shuttle::check_random(many, 1);
+}
+
+#[test]
+fn a_writer_that_syncs_is_woken_for_several_commands_or_by_a_nudge() {
+    in_every_order(|| {
+        let (inbox, writer) = with_writer_that_wants(Wanted { commands: 2, ..IDLE });
+        let callers = three(&inbox, |inbox, number| {
+            let (command, answer) = numbered(number);
+            assert!(inbox.push(command).is_ok());
+            answer
+        });
+        let answers = join(callers);
+        // As when the sync is done: one of the three may still be there.
+        inbox.nudge();
+        for answer in answers {
+            block_on(answer).expect("an answer").expect("done");
+        }
+        inbox.abandon();
+        writer.join().expect("no panic");
     });
 }
 
@@ -293,8 +454,9 @@ fn a_nudge_makes_the_writer_look_around_whenever_it_comes() {
         }
         join(nudgers.into());
         // One that has no patience is not held up, nudged or not.
-        inbox.take(Duration::ZERO, &mut commands);
-        inbox.take(Duration::ZERO, &mut commands);
+        let at_once = Wanted { within: Duration::ZERO, ..IDLE };
+        inbox.take(at_once, &mut commands);
+        inbox.take(at_once, &mut commands);
         assert!(commands.is_empty());
     });
 }

@@ -63,6 +63,13 @@ mod upstream;
 #[path = "process/upstream_faults.rs"]
 mod upstream_faults;
 
+/// How often something is repeated: CELLO_RELAY_ROUNDS, if it is set.
+fn rounds(short: usize, in_long: usize) -> usize {
+    let wanted = std::env::vars().find(|(name, _)| name == "CELLO_RELAY_ROUNDS");
+    let usual = if long() { in_long } else { short };
+    wanted.map_or(usual, |(_, rounds)| rounds.parse().expect("a number of rounds"))
+}
+
 /// Whether the long versions were asked for.
 fn long() -> bool {
     std::env::vars().any(|(name, value)| name == "CELLO_RELAY_TEST_LONG" && value == "1")

@@ -243,6 +243,38 @@ fn every_test_and_check_that_the_pages_name_is_there() {
     }
 }
 
+/// Tests of these files are what the promises were tried with: the page names each.
+const PROVING: &[&str] = &[
+    "process/power",
+    "process/kill",
+    "process/crash",
+    "process/disk",
+    "process/moving",
+    "process/upstream_faults",
+    "process/soak",
+    "it/forwarder/histories",
+    "it/cello/h2",
+    "it/cello/hostile",
+    "it/ingress/hostile",
+    "it/ingress/neighbours",
+    "it/outbox_damage",
+];
+
+#[test]
+fn the_page_names_every_test_that_proves_a_promise() {
+    let page = read(&root().join("tests/README.md"));
+    let mut missing = Vec::new();
+    for file in PROVING {
+        let text = read(&root().join(format!("tests/{file}.rs")));
+        // The function after each attribute, further attributes passed over.
+        let tests: Vec<&str> =
+            text.split("test]\n").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next()).collect();
+        assert!(!tests.is_empty(), "tests/{file}.rs has tests");
+        missing.extend(tests.into_iter().filter(|test| !page.contains(&format!("`{test}`"))).map(str::to_owned));
+    }
+    assert!(missing.is_empty(), "tests/README.md does not name {missing:#?}");
+}
+
 #[test]
 fn what_nobody_can_do_has_its_guard() {
     let text = read(&root().join("SECURITY.md"));

@@ -8,7 +8,7 @@
 //! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
-//! | `recovery` | damage |
+//! | `recovery`, `wal` | damage |
 //! | `reader`, `offline` | looks into the file |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
@@ -30,6 +30,7 @@ mod shared;
 mod sql;
 mod store;
 mod volume;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -131,7 +132,7 @@ impl Sqlite {
         let shared_clock = Arc::clone(&clock);
         let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new() };
         env.measure();
-        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH) {
+        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.
             Err(Failure::Fault(fault @ Fault::Full(_))) => {
                 tracing::error!(
@@ -153,7 +154,8 @@ impl Sqlite {
                 shared.inbox.nudge();
             }
         });
-        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock);
+        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock)
+            .map_err(|error| OpenError::Io { doing: "start a thread", reason: error.to_string() })?;
         let reader_shared = Arc::clone(&shared);
         let threads = vec![
             start("outbox-writer", move || writer.run())?,

@@ -151,6 +151,12 @@ impl Relay {
         }
     }
 
+    /// Whether there was a log line with `"event": name` so far.
+    pub(crate) fn has_logged(&mut self, name: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().any(|line| line.contains(&format!("\"event\":\"{name}\"")))
+    }
+
     fn complaints(&mut self) -> String {
         let mut text = String::new();
         drop(self.child.kill());
@@ -207,14 +213,40 @@ impl Relay {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for the end; gives the exit code, `None` if a signal ended it, and the whole log.
+    /// Waits for the end; gives the exit code, `None` if a signal ended it, and the whole log. Without an end it
+    /// is killed, and the test fails.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
-        let deadline = Instant::now() + PATIENCE;
+        let Some(code) = self.ends_within(PATIENCE) else {
+            panic!("it does not end:\n{}\n{}", self.seen.join("\n"), self.complaints())
+        };
+        (code, std::mem::take(&mut self.seen).join("\n"))
+    }
+
+    /// The exit code, `Some(None)` if a signal ended it, `None` if nothing did in that time.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> Option<Option<i32>> {
+        let deadline = Instant::now() + patience;
         while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             self.seen.push(line);
         }
-        let status = self.child.wait().expect("a status");
-        (status.code(), std::mem::take(&mut self.seen).join("\n"))
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return Some(status.code());
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// What `GET /api/status` says.
+    pub(crate) fn status(&self) -> Value {
+        Client::connect(self.admin).and_then(|mut client| client.get("/api/status")).expect("a status").json()
+    }
+
+    /// One of the ledger's counts, over all restarts.
+    pub(crate) fn ledger(&self, count: &str) -> u64 {
+        self.status()["ledger"][count].as_u64().expect("a count")
     }
 
     /// SIGTERM, and the end of it.

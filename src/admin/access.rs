@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::reply::Refusal;
 
@@ -60,6 +61,7 @@ impl Access {
             ));
         };
         let expected = std::fs::read_to_string(file)
+            .map(Zeroizing::new)
             .map_err(|_| Refusal::new(StatusCode::FORBIDDEN, "admin.token_file cannot be read".to_owned()))?;
         if bearer_matches(headers, expected.trim_end_matches(['\r', '\n'])) {
             return Ok(());

@@ -33,6 +33,11 @@ impl Place {
         self.wal = self.wal.or(wal);
         database == self.database && wal == self.wal
     }
+
+    /// Whether that open file is the WAL.
+    pub(super) fn is_wal(&self, file: &fs::File) -> bool {
+        file.metadata().is_ok_and(|meta| self.wal == Some((meta.dev(), meta.ino())))
+    }
 }
 
 fn id(path: &Path) -> std::io::Result<Option<FileId>> {

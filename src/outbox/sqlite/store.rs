@@ -1,5 +1,7 @@
 //! One opening of the file: the connection, the mirror of its counts, and the queue.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::env::Env;
@@ -9,6 +11,7 @@ use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
 use super::sql::{Sql, TO_VERSION_2, TO_VERSION_3};
+use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -38,8 +41,16 @@ pub(super) struct Store {
     pub(super) recovery: Option<Recovery>,
     /// Users that got a gate in the transaction under way.
     pub(super) newly_gated: Vec<crate::event::UserId>,
-    /// Events in flight that were settled in the transaction under way.
+    /// Events in flight that were settled in the transaction under way …
     pub(super) landed: Vec<u64>,
+    /// … and in the one before it, which is being synced.
+    pub(super) landing: Vec<u64>,
+    /// So much of what the queue wants to be written is in the transaction under way.
+    pub(super) written_pending: usize,
+    /// Events below are on stable storage; none of the others is handed out.
+    pub(super) durable_seq: u64,
+    /// The WAL, to be synced.
+    wal: Option<Arc<File>>,
     /// What the transaction under way adds to the metrics.
     pub(super) counts: Counts,
     /// Takes turns between gated users that are due and the others.
@@ -95,6 +106,10 @@ impl Store {
             recovery,
             newly_gated: Vec::new(),
             landed: Vec::new(),
+            landing: Vec::new(),
+            written_pending: 0,
+            durable_seq: books.next_seq,
+            wal: None,
             counts: Counts::default(),
             due_first: true,
             live_pages: 0,
@@ -134,6 +149,18 @@ impl Store {
         self.sql.commit()?;
         self.counts.report(&env.metrics);
         Ok(())
+    }
+
+    /// The WAL, to be synced. Opened but once: SQLite keeps the file as long as its connection is open.
+    pub(super) fn wal(&mut self, home: &Home) -> Result<Arc<File>, Fault> {
+        if let Some(wal) = &self.wal {
+            return Ok(Arc::clone(wal));
+        }
+        let file = File::open(home.wal()).map_err(|_| Fault::Gone)?;
+        if !self.place.is_kept(home) || !self.place.is_wal(&file) {
+            return Err(Fault::Gone);
+        }
+        Ok(Arc::clone(self.wal.insert(Arc::new(file))))
     }
 
     /// Reads how large the file is.

@@ -149,7 +149,7 @@ impl Shared {
         match found {
             Some(kept) if kept.is_fresh() => {
                 self.metrics.read_cache_hits.with(route).inc();
-                return reply::kept(kept, Instead::OfNothing);
+                return reply::kept(kept, Instead::Nothing);
             }
             Some(kept) if self.upstream.breaker.is_in_doubt() => {
                 if self.upstream.breaker.wants_trial() {
@@ -157,7 +157,7 @@ impl Shared {
                     self.flights.join(&target, fetch);
                 }
                 self.metrics.read_stale_served.with(route).inc();
-                return reply::kept(kept, Instead::OfAsking);
+                return reply::kept(kept, Instead::Asking);
             }
             _ => {}
         }
@@ -182,14 +182,14 @@ impl Shared {
             // Another read may have brought it meanwhile.
             if kept.is_fresh() {
                 self.metrics.read_cache_hits.with(target.route()).inc();
-                return reply::kept(kept, Instead::OfNothing);
+                return reply::kept(kept, Instead::Nothing);
             }
             self.metrics.read_stale_served.with(target.route()).inc();
-            return reply::kept(kept, Instead::OfAnswer(status));
+            return reply::kept(kept, Instead::Answer(status));
         }
         let status = |stored| CacheStatus { forwarded, stored, collapsed: shared };
         match landed {
-            Landed::Kept(kept) => reply::kept(kept, Instead::OfNothing),
+            Landed::Kept(kept) => reply::kept(kept, Instead::Nothing),
             Landed::Fetched { answer, stored } => reply::passed_on(answer, status(stored)),
             Landed::Failed(failure) => reply::failed(failure, status(false)),
         }
@@ -235,7 +235,7 @@ impl Shared {
         match landed.await {
             Landed::Fetched { answer, .. } => reply::passed_on(answer, status),
             Landed::Failed(failure) => reply::failed(failure, status),
-            Landed::Kept(kept) => reply::kept(kept, Instead::OfNothing),
+            Landed::Kept(kept) => reply::kept(kept, Instead::Nothing),
         }
     }
 }

@@ -67,11 +67,11 @@ pub(super) fn passed_on(answer: Answer, status: CacheStatus) -> Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Instead {
     /// It is fresh.
-    OfNothing,
+    Nothing,
     /// It is old, and Cello was not asked: it is taken to be down.
-    OfAsking,
+    Asking,
     /// It is old, and this is what came.
-    OfAnswer(StatusCode),
+    Answer(StatusCode),
 }
 
 /// An answer from the cache.
@@ -79,9 +79,9 @@ pub(super) fn kept(kept: Kept, instead: Instead) -> Reply {
     let (age, ttl) = (seconds(kept.age), seconds(kept.ttl));
     let left = i128::from(ttl) - i128::from(age);
     let status = match instead {
-        Instead::OfNothing => format!("cello-relay; hit; ttl={left}"),
-        Instead::OfAsking => format!("cello-relay; hit; ttl={left}; detail=breaker_open"),
-        Instead::OfAnswer(status) => format!("cello-relay; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
+        Instead::Nothing => format!("cello-relay; hit; ttl={left}"),
+        Instead::Asking => format!("cello-relay; hit; ttl={left}; detail=breaker_open"),
+        Instead::Answer(status) => format!("cello-relay; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
     };
     let mut reply = unchanged(kept.answer);
     reply.headers_mut().insert(CACHE_STATUS, value(&status));

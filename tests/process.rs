@@ -20,6 +20,8 @@ mod crash;
 mod disk;
 #[path = "process/exit.rs"]
 mod exit;
+#[path = "process/export.rs"]
+mod export;
 #[path = "process/hops.rs"]
 mod hops;
 #[path = "process/idle.rs"]
@@ -34,6 +36,8 @@ mod mend;
 mod moving;
 #[path = "process/operator.rs"]
 mod operator;
+#[path = "process/orders.rs"]
+mod orders;
 #[path = "process/outage.rs"]
 mod outage;
 #[path = "process/power.rs"]
@@ -46,6 +50,8 @@ mod private;
 mod readme;
 #[path = "process/relay.rs"]
 mod relay;
+#[path = "process/rollback.rs"]
+mod rollback;
 #[path = "process/soak.rs"]
 mod soak;
 #[path = "process/status.rs"]
@@ -56,12 +62,21 @@ mod steer;
 mod storm;
 #[path = "process/tap.rs"]
 mod tap;
+#[path = "process/terminal.rs"]
+mod terminal;
 #[path = "process/traced.rs"]
 mod traced;
 #[path = "process/upstream.rs"]
 mod upstream;
 #[path = "process/upstream_faults.rs"]
 mod upstream_faults;
+
+/// How often something is repeated: CELLO_RELAY_ROUNDS, if it is set.
+fn rounds(short: usize, in_long: usize) -> usize {
+    let wanted = std::env::vars().find(|(name, _)| name == "CELLO_RELAY_ROUNDS");
+    let usual = if long() { in_long } else { short };
+    wanted.map_or(usual, |(_, rounds)| rounds.parse().expect("a number of rounds"))
+}
 
 /// Whether the long versions were asked for.
 fn long() -> bool {

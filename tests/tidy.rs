@@ -11,7 +11,7 @@ const LONG_TABLES: &[&str] = &["src/metrics.rs", "src/outbox.rs", "src/outbox/sq
 const MAX_FUNCTION_LINES: usize = 70;
 
 /// Which modules a module may use (`crate::…`), from the map in `lib.rs`. Every module may use `clock`,
-/// `reason`, `metrics` and `event`'s plain types.
+/// `reason`, `metrics`, `sync` and `event`'s plain types.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("reason", &[]),
@@ -160,7 +160,7 @@ fn modules_use_only_what_the_map_allows() {
             .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
         {
             let used = used.unwrap_or_default();
-            let anyones = ["clock", "reason", "metrics", "event"];
+            let anyones = ["clock", "reason", "metrics", "event", "sync"];
             if !used.is_empty() && used != module && !allowed.contains(&used) && !anyones.contains(&used) {
                 wrong.push(format!("{name} uses crate::{used}"));
             }
@@ -241,6 +241,38 @@ fn every_test_and_check_that_the_pages_name_is_there() {
             assert!(root().join(file).exists(), "{page} names {file}");
         }
     }
+}
+
+/// Tests of these files are what the promises were tried with: the page names each.
+const PROVING: &[&str] = &[
+    "process/power",
+    "process/kill",
+    "process/crash",
+    "process/disk",
+    "process/moving",
+    "process/upstream_faults",
+    "process/soak",
+    "it/forwarder/histories",
+    "it/cello/h2",
+    "it/cello/hostile",
+    "it/ingress/hostile",
+    "it/ingress/neighbours",
+    "it/outbox_damage",
+];
+
+#[test]
+fn the_page_names_every_test_that_proves_a_promise() {
+    let page = read(&root().join("tests/README.md"));
+    let mut missing = Vec::new();
+    for file in PROVING {
+        let text = read(&root().join(format!("tests/{file}.rs")));
+        // The function after each attribute, further attributes passed over.
+        let tests: Vec<&str> =
+            text.split("test]\n").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next()).collect();
+        assert!(!tests.is_empty(), "tests/{file}.rs has tests");
+        missing.extend(tests.into_iter().filter(|test| !page.contains(&format!("`{test}`"))).map(str::to_owned));
+    }
+    assert!(missing.is_empty(), "tests/README.md does not name {missing:#?}");
 }
 
 #[test]

@@ -17,7 +17,8 @@ fuzz_target!(|input: &[u8]| {
     match (model(body, lines), got) {
         (Some(expected), Ok(got)) => {
             let seen = |checked: &Checked| (checked.event.clone(), checked.stripped.clone(), checked.stripped_count);
-            let (expected, got): (Vec<_>, Vec<_>) = (expected.iter().map(seen).collect(), got.iter().map(seen).collect());
+            let (expected, got): (Vec<_>, Vec<_>) =
+                (expected.iter().map(seen).collect(), got.iter().map(seen).collect());
             assert_eq!(expected, got);
         }
         (None, Err(status)) => assert!(status == 400 || status == 413, "{status}"),

@@ -14,7 +14,12 @@ enum Model {
     /// It is no JSON, or not such that it is looked at.
     Malformed,
     Invalid,
-    Accepted { user: String, body: String, stripped: usize, trigger: Option<Trigger> },
+    Accepted {
+        user: String,
+        body: String,
+        stripped: usize,
+        trigger: Option<Trigger>,
+    },
 }
 
 fuzz_target!(|body: &[u8]| {

@@ -30,6 +30,7 @@ pub fn members(json: &str) -> Option<Vec<(String, &str)>> {
 }
 
 /// Whether no name occurs twice.
+#[allow(dead_code, reason = "not all targets need it")]
 pub fn all_different(members: &[(String, &str)]) -> bool {
     let mut seen = HashSet::new();
     members.iter().all(|(name, _)| seen.insert(name))

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use crate::clock::Timestamp;
 
@@ -81,7 +81,7 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, NotAnId> {
         let id = Uuid::try_parse(text).map_err(|_| NotAnId)?;
-        if id.get_version_num() != 7 {
+        if id.get_version_num() != 7 || id.get_variant() != Variant::RFC4122 {
             return Err(NotAnId);
         }
         Ok(Self(id.as_u128()))
@@ -98,7 +98,7 @@ mod tests {
         let id = EventId::new(at, 0xabcd_1234_5678, 0x2ab_cdef);
         assert_eq!((id.accepted_at(), id.seq(), id.salt()), (at, 0xabcd_1234_5678, 0x2ab_cdef));
         let uuid = Uuid::from_str(&id.to_string()).expect("a uuid");
-        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, Variant::RFC4122));
         assert_eq!(id.to_string().parse(), Ok(id));
     }
 
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn other_texts_and_other_uuids_are_no_ids() {
-        for text in ["", "x", "6fa459ea-ee8a-3ca4-894e-db77e160355e"] {
+        let another_variant = "019ab4ab-6c7b-7abc-0d15-9e1fb0f6ed1d";
+        for text in ["", "x", "6fa459ea-ee8a-3ca4-894e-db77e160355e", another_variant] {
             assert_eq!(text.parse::<EventId>(), Err(NotAnId), "{text}");
         }
     }

@@ -8,7 +8,7 @@
 //! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
-//! | `recovery` | damage |
+//! | `recovery`, `wal` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
@@ -31,6 +31,7 @@ mod shared;
 mod sql;
 mod store;
 mod volume;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -133,7 +134,7 @@ impl Sqlite {
         let shared_clock = Arc::clone(&clock);
         let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new() };
         env.measure();
-        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH) {
+        let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.
             Err(Failure::Fault(fault @ Fault::Full(_))) => {
                 tracing::error!(

@@ -65,7 +65,9 @@ impl Target {
             if parts(decoded).any(|part| part == "." || part == "..") {
                 return wrong("an id or code has no . or .. in it");
             }
-            if route == ReadRoute::ReferralCode && parts(decoded).next() == Some("active-link") {
+            // Nor by one to which large and small letters are the same.
+            let leads_elsewhere = parts(decoded).next().is_some_and(|part| part.eq_ignore_ascii_case("active-link"));
+            if route == ReadRoute::ReferralCode && leads_elsewhere {
                 return Err(Wrong { status: StatusCode::NOT_FOUND, message: "no such path" });
             }
         }
@@ -159,9 +161,16 @@ mod tests {
 
     #[test]
     fn an_active_link_without_an_id_is_no_code_however_it_is_written() {
-        for path in
-            ["active-link", "active-link/", "active%2Dlink", "active-link%2F7", "active-link%5c7", "active-link%252F7"]
-        {
+        for path in [
+            "active-link",
+            "active-link/",
+            "active%2Dlink",
+            "active-link%2F7",
+            "active-link%5c7",
+            "active-link%252F7",
+            "Active-Link",
+            "active%2DlinK",
+        ] {
             assert_eq!(upstream(&format!("/referral-codes/{path}")), Err(404), "{path}");
         }
         assert!(upstream("/referral-codes/active-links").is_ok());

@@ -85,8 +85,7 @@ async fn a_panic_in_a_handler_is_answered_500_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn a_head_that_trickles_in_is_cut_off_after_the_header_timeout() {
-    let limits =
-        Limits { header_timeout: Duration::from_millis(200), idle_timeout: Duration::from_secs(3600), ..LIMITS };
+    let limits = Limits { header_timeout: Duration::from_secs(1), idle_timeout: Duration::from_secs(3600), ..LIMITS };
     let server = start(limits);
     let mut wire = Wire::connect(server.at).await;
     wire.send("GET / HTTP/1.1\r\nhost: loc").await;
@@ -101,23 +100,22 @@ async fn a_head_that_trickles_in_is_cut_off_after_the_header_timeout() {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_after_the_idle_timeout_and_not_after_the_header_timeout() {
-    let limits =
-        Limits { header_timeout: Duration::from_millis(1), idle_timeout: Duration::from_millis(300), ..LIMITS };
+    let limits = Limits { header_timeout: Duration::from_millis(1), idle_timeout: Duration::from_secs(1), ..LIMITS };
     let server = start(limits);
+    let since = tokio::time::Instant::now();
     let (mut unused, mut used) = (Wire::connect(server.at).await, Wire::connect(server.at).await);
     used.send(request("GET", "/", &[], b"")).await;
     used.answer().await;
-    let since = tokio::time::Instant::now();
     assert!(unused.is_hung_up().await && used.is_hung_up().await);
-    assert!(since.elapsed() >= Duration::from_millis(150), "{:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
 }
 
 #[tokio::test]
 async fn an_answer_that_takes_longer_than_the_idle_timeout_still_comes() {
-    let server = start(Limits { idle_timeout: Duration::from_millis(50), ..LIMITS });
+    let server = start(Limits { idle_timeout: Duration::from_secs(1), ..LIMITS });
     let mut wire = Wire::connect(server.at).await;
     wire.send(request("GET", "/wait", &[], b"")).await;
-    let early = tokio::time::timeout(Duration::from_millis(200), wire.until("\r\n")).await;
+    let early = tokio::time::timeout(Duration::from_millis(1500), wire.until("\r\n")).await;
     assert!(early.is_err(), "nothing may come before the gate opens: {early:?}");
     server.gate.add_permits(1);
     assert_eq!(wire.answer().await.body, "/wait");

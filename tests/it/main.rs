@@ -11,6 +11,7 @@ mod outbox_damage;
 mod outbox_file;
 mod outbox_model;
 mod outbox_support;
+mod outbox_versions;
 mod reads;
 mod simulator;
 mod wire;

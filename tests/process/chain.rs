@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::load::{Book, event, write};
-use crate::relay::{PATIENCE, Relay, Setup};
+use crate::relay::{PATIENCE, Relay, Setup, sum};
 use crate::upstream::{Upstream, numbered};
 
 const BEARER: &str = "a-shared-bearer-token-of-the-hop";
@@ -23,6 +23,14 @@ const USERS: usize = 3;
 /// What a writer posts in a round at most; a kill of the sidecar ends it sooner.
 const MOST: usize = 120;
 
+/// What Cello does to every so many events of a round, beside taking its time.
+const FAULTS: [&str; 4] = [
+    r#"[{"path":"/events","latency":"5ms"},{"path":"/events","every":7,"status":500}]"#,
+    r#"[{"path":"/events","latency":"5ms"},{"path":"/events","every":3,"status":429,"retryAfter":1}]"#,
+    r#"[{"path":"/events","latency":"5ms"},{"path":"/events","every":7,"reset":"after"}]"#,
+    r#"{"rules":[{"path":"/events","latency":"5ms"}],"revokeTokens":true}"#,
+];
+
 /// Two relays in a row. A relay that was killed is absent until it is started again.
 struct Chain {
     gateway_setup: Setup,
@@ -34,18 +42,30 @@ struct Chain {
 impl Chain {
     /// Both run; the gateway alone has Cello's keys. `between` may put something on the hop.
     fn start(upstream: &Upstream, between: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
+        Self::with(upstream, between, |_| {}, |_| {})
+    }
+
+    /// The same with other settings of gateway and sidecar.
+    fn with(
+        upstream: &Upstream,
+        between: impl FnOnce(SocketAddr) -> SocketAddr,
+        of_gateway: impl FnOnce(&mut Setup),
+        of_sidecar: impl FnOnce(&mut Setup),
+    ) -> Self {
         let mut gateway_setup = Setup::new(&upstream.base_url());
         let token = gateway_setup.dir().join("token");
         std::fs::write(&token, format!("{BEARER}\n")).expect("a file");
         let token = token.to_str().expect("a path").to_owned();
         gateway_setup.set("CELLO__ACCESS_KEY_ID", KEY_ID).set("CELLO__SECRET_ACCESS_KEY", SECRET);
         gateway_setup.set("INGEST__TOKEN_FILE", &token).set("FORWARD__BACKOFF_MAX", "1s");
+        of_gateway(&mut gateway_setup);
         let gateway = gateway_setup.start();
         gateway_setup.set("INGEST__LISTEN", &gateway.ingest.to_string());
         let mut sidecar_setup = Setup::new(&format!("http://{}", between(gateway.ingest)));
         sidecar_setup.unset("CELLO__ACCESS_KEY_ID").unset("CELLO__SECRET_ACCESS_KEY");
         sidecar_setup.set("CELLO__AUTH", "bearer").set("CELLO__BEARER_TOKEN_FILE", &token);
         sidecar_setup.set("FORWARD__BACKOFF_MAX", "1s");
+        of_sidecar(&mut sidecar_setup);
         let sidecar = sidecar_setup.start();
         Self { gateway_setup, sidecar_setup, gateway: Some(gateway), sidecar: Some(sidecar) }
     }
@@ -87,18 +107,23 @@ impl Chain {
 fn killing_sidecar_or_gateway_at_any_time_loses_nothing_and_doubles_nothing_on_the_hop() {
     let rounds = if crate::long() { 200 } else { 24 };
     let upstream = Upstream::start();
-    upstream.fault(r#"[{"path":"/events","latency":"5ms"}]"#);
     let mut chain = Chain::start(&upstream, |gateway| gateway);
     let book = Book::default();
     let mut random = fastrand::Rng::with_seed(20_261_123);
     let mut replayed = 0.0;
     for round in 0..rounds {
+        upstream.fault(FAULTS[round % FAULTS.len()]);
         replayed += kill_under_load(&mut chain, &upstream, &book, round % 3, Duration::from_millis(random.u64(1..150)));
         chain.restart();
     }
+    upstream.heal();
     chain.wait_until_empty();
     replayed += chain.replayed();
 
+    let faults = upstream.stats()["byStatus"].clone();
+    for status in ["500", "429", "401"] {
+        assert!(faults[status].as_u64() > Some(0), "no {status} was met: {faults}");
+    }
     let doubled_at_cello = upstream.arrivals().assert_complete_and_in_order(&book.acked());
     let mut keys: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for arrival in upstream.events() {
@@ -112,7 +137,7 @@ fn killing_sidecar_or_gateway_at_any_time_loses_nothing_and_doubles_nothing_on_t
     assert_eq!(chain.ledgers("delivered"), [all, all]);
     assert!(replayed > 0.0, "no kill made the sidecar send again: nothing was tried");
     println!(
-        "{rounds} rounds of kill -9 of sidecar, gateway or both: {} events answered, {all} stored, lost 0, out of order 0; \
+        "{rounds} rounds of kill -9 of sidecar, gateway or both, Cello answering {faults}: {} events answered, {all} stored, lost 0, out of order 0; \
          at least {replayed} sent again on the hop, doubled there 0; {doubled_at_cello} doubled between gateway and Cello",
         book.count(),
     );
@@ -163,19 +188,69 @@ fn with_bearer(gateway: &Relay, path: &str) -> Value {
 }
 
 #[test]
+fn a_full_gateway_leaves_the_events_with_the_sidecar_until_it_has_room() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let small = |gateway: &mut Setup| _ = gateway.set("OUTBOX__MAX_EVENTS", "10");
+    let chain = Chain::with(&upstream, |gateway| gateway, small, |_| {});
+    let book = Book::default();
+    write(&book, chain.sidecar().ingest, 0, 6, 60);
+    assert_eq!(book.count(), 60, "the app never waits for the gateway");
+    chain.gateway().wait_until("the gateway is full and says so", |metrics| {
+        sum(metrics, "cello_relay_events_rejected_total", "outbox_full") >= 2.0
+    });
+    assert_eq!(chain.gateway().metric("cello_relay_outbox_events", ""), 10.0);
+    let held = chain.sidecar().metrics();
+    assert_eq!(sum(&held, "cello_relay_outbox_events", ""), 50.0, "what found no room waits in front of it: {held}");
+    assert_eq!(sum(&held, "cello_relay_events_dead_lettered_total", ""), 0.0);
+    upstream.heal();
+    chain.wait_until_empty();
+    assert_eq!(upstream.arrivals().assert_complete_and_in_order(&book.acked()), 0);
+    assert_eq!(chain.ledgers("delivered"), [60, 60]);
+}
+
+/// What Cello itself says to `path`.
+fn of_cello(upstream: &Upstream, path: &str) -> Answer {
+    let address = upstream.base_url().trim_start_matches("http://").parse().expect("an address");
+    let mut client = Client::connect(address).expect("Cello");
+    let keys = r#"{"accessKeyId":"a","secretAccessKey":"b"}"#;
+    let token = client.post("/token", keys).expect("an answer").json();
+    let authorization = format!("Bearer {}", token["accessToken"].as_str().expect("a token"));
+    client.request("GET", path, &[("Authorization", &authorization)], "").expect("an answer")
+}
+
+#[test]
 fn reads_go_through_the_hop_and_are_what_cello_said() {
     let upstream = Upstream::start();
     let chain = Chain::start(&upstream, |gateway| gateway);
     for path in ["/referral-codes/active-link/u-1", "/referral-codes/code-1", "/new-users/u-1/reward"] {
         let through = chain.sidecar().client().get(path).expect("an answer");
-        let authorization = format!("Bearer {BEARER}");
-        let nearer = chain.gateway().client().request("GET", path, &[("Authorization", &authorization)], "");
-        let nearer = nearer.expect("an answer");
-        assert_eq!((through.status, &through.body), (nearer.status, &nearer.body), "{path}");
-        assert!(through.header("apigw-requestid").is_some(), "{path}: {through:?}");
+        assert_eq!((through.status, through.body), (200, of_cello(&upstream, path).body), "{path}");
     }
     let unknown = chain.sidecar().client().get("/referral-codes/active-link/").expect("an answer");
     assert_eq!(unknown.status, 404);
+}
+
+#[test]
+fn a_person_is_erased_through_the_hop_only_if_both_relays_allow_it_and_then_once() {
+    let allow = |setup: &mut Setup| _ = setup.set("READS__ALLOW_DEPERSONALIZE", "true");
+    for (at_gateway, at_sidecar, status, sent) in [(false, false, 403, 0), (false, true, 403, 0), (true, true, 204, 1)]
+    {
+        let upstream = Upstream::start();
+        let of = |allowed: bool| {
+            move |setup: &mut Setup| {
+                if allowed {
+                    allow(setup)
+                }
+            }
+        };
+        let chain = Chain::with(&upstream, |gateway| gateway, of(at_gateway), of(at_sidecar));
+        let answer =
+            chain.sidecar().client().request("POST", "/referrers/u-1/depersonalize", &[], "").expect("an answer");
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert_eq!(status == 403, answer.body.contains("reads.allow_depersonalize"), "{}", answer.body);
+        assert_eq!(upstream.stats()["reads"], sent);
+    }
 }
 
 #[test]

@@ -41,6 +41,11 @@ impl Disk {
     pub(crate) fn fails(&self, how: &str) {
         std::fs::write(&self.switch, how).expect("a file");
     }
+
+    /// How many reads have failed.
+    fn failed_reads(&self) -> u64 {
+        std::fs::metadata(self.switch.with_extension("reads")).map_or(0, |file| file.len())
+    }
 }
 
 /// Posts until an answer has that status; gives what came before it.
@@ -103,6 +108,10 @@ fn break_and_heal(how: &str) {
     }
     write(&book, ingest, 1, 3, 10);
     assert_eq!(book.count() == before, refuses, "{how}");
+    // Somebody else's look has to read what was written since.
+    let (listed, _, _) = disk.setup.call(&["outbox", "list"]);
+    assert!(how != "eio-read" || listed != 0, "{how}: a listing ends with {listed}");
+    assert_eq!(disk.failed_reads() > 0, how == "eio-read", "{how}: the fault is met");
     let mut ops = crate::client::Client::connect(relay.ops).expect("the ops listener");
     assert_eq!(ops.get("/livez").expect("an answer").status, 200, "{how}: the process stays");
     disk.fails("");
@@ -144,6 +153,76 @@ fn an_outbox_directory_removed_under_a_running_relay_is_made_again_and_loses_not
     relay.wait_until_empty(PATIENCE);
     upstream.arrivals().assert_complete_and_in_order(&book.acked());
     assert_eq!(relay.metric("cello_relay_events_lost_total", ""), 0.0);
+}
+
+#[test]
+fn neither_probes_nor_posts_wait_for_a_long_recovery_at_a_start() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let mut disk = Disk::new(&upstream);
+    disk.setup.set("SHUTDOWN__DEADLINE", "0s");
+    let relay = disk.setup.start();
+    for batch in 0..2 {
+        let events: Vec<String> =
+            (0..1000).map(|number| event(&format!("user-{batch}-{}", number % 9), number)).collect();
+        let answer = relay.client().post("/events/batch", &format!("[{}]", events.join(",")));
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    relay.terminate();
+    let path = disk.setup.outbox().join("outbox.db");
+    let mut bytes = std::fs::read(&path).expect("a database");
+    // What lies behind is copied a few rows at a time.
+    let quarter = bytes.len() / 4096 / 4 * 4096;
+    bytes[quarter..quarter + 2 * 4096].fill(0xee);
+    std::fs::write(&path, bytes).expect("a database");
+    disk.fails("slow-sync");
+    let mut relay = disk.setup.start();
+    // Whoever looks at all that waits meets it.
+    disk.setup.call(&["outbox", "export", "--state", "pending"]);
+    relay.wait_for_event("outbox_quarantined");
+    relay.kill();
+
+    upstream.heal();
+    let mut relay = disk.setup.start();
+    let mut ops = crate::client::Client::connect(relay.ops).expect("the ops listener");
+    for probe in ["/startupz", "/readyz", "/livez"] {
+        assert_eq!(ops.get(probe).expect("an answer").status, 200, "{probe}");
+    }
+    assert_eq!(relay.client().post("/events", &event("user-0-0", 5000)).expect("an answer").status, 200);
+    assert!(!relay.has_logged("outbox_recovered") && upstream.arrivals().count() == 0, "it still copies");
+    disk.fails("");
+    let recovered = relay.wait_for_event("outbox_recovered");
+    relay.wait_until_empty(PATIENCE);
+    upstream.arrivals().assert_in_order();
+    let lost = recovered["lost"].as_u64().expect("a count");
+    assert_eq!((relay.ledger("lost"), upstream.arrivals().count() as u64), (lost, 2001 - lost));
+}
+
+#[test]
+fn a_start_on_a_disk_that_cannot_be_read_or_written_says_so_and_changes_nothing() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let disk = Disk::new(&upstream);
+    let (relay, book) = (disk.setup.start(), Book::default());
+    write(&book, relay.ingest, 0, 3, 30);
+    relay.kill();
+    upstream.heal();
+    for (how, code, says) in [
+        ("eio-read", 74, "cannot open the outbox: "),
+        ("eio-write", 73, "Input/output error"),
+        ("eio-sync", 73, "Input/output error"),
+        ("erofs", 73, "is read-only"),
+    ] {
+        disk.fails(how);
+        let (ended, _, stderr) = disk.setup.call(&["run"]);
+        assert!(ended == code && stderr.contains(says), "{how}: {ended} {stderr}");
+    }
+    assert!(disk.failed_reads() > 0);
+    disk.fails("");
+    let relay = disk.setup.start();
+    relay.wait_until_empty(PATIENCE);
+    upstream.arrivals().assert_complete_and_in_order(&book.acked());
+    assert_eq!(relay.metric("cello_relay_outbox_quarantined_files", ""), 0.0, "a failing disk is no damage");
 }
 
 /// A small file system of its own; needs root.

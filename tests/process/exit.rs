@@ -4,8 +4,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use crate::client::Client;
 use crate::load::event;
-use crate::relay::Setup;
+use crate::relay::{Relay, Setup};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 #[test]
@@ -50,6 +51,48 @@ fn a_second_signal_ends_the_relay_at_once() {
         relay.signal(signal);
         assert_eq!(relay.wait().0, Some(code));
     }
+}
+
+#[test]
+fn an_ordinary_container_goes_on_taking_events_for_as_long_as_it_lingers() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("SHUTDOWN__LINGER", "3s");
+    let mut relay = setup.start();
+    relay.signal("TERM");
+    relay.wait_for_event("draining");
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200, "the app still works");
+    assert_eq!(relay.wait().0, Some(0));
+    assert_eq!(upstream.arrivals().count(), 1);
+}
+
+#[test]
+fn an_app_ends_the_relay_by_quit_if_that_is_allowed_and_its_events_are_delivered() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let token = setup.dir().join("token");
+    std::fs::write(&token, "operators-only\n").expect("a file");
+    setup.set("ADMIN__TOKEN_FILE", token.to_str().expect("a plain path"));
+    let quit = |relay: &Relay, headers: &[(&str, &str)]| {
+        let mut client = Client::connect(relay.admin).expect("the control API");
+        client.request("POST", "/api/quit", headers, "").expect("an answer")
+    };
+    let json = ("Content-Type", "application/json");
+    let bearer = ("Authorization", "Bearer operators-only");
+    let relay = setup.start();
+    let refused = quit(&relay, &[json, bearer]);
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.contains("admin.allow_quit"), "{}", refused.body);
+    relay.terminate();
+
+    setup.set("ADMIN__ALLOW_QUIT", "true");
+    let relay = setup.start();
+    assert_eq!(quit(&relay, &[json]).status, 403, "not without the token");
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let taken = quit(&relay, &[json, bearer]);
+    assert!(taken.status < 300, "{}", taken.body);
+    assert_eq!(relay.wait().0, Some(0));
+    assert_eq!(upstream.arrivals().count(), 1);
 }
 
 #[test]

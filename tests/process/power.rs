@@ -8,12 +8,11 @@ mod disk;
 #[path = "power/log.rs"]
 mod log;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use cello_relay::event::EventId;
 use fastrand::Rng;
 
 use self::check::{Known, check};
@@ -48,7 +47,7 @@ struct Recording {
     upstream: String,
 }
 
-/// A relay's life: first start, traffic, dead letters and their replay, a backlog that makes the WAL overflow, its
+/// A relay's life: first start, traffic, batches under keys, dead letters and their replay, a backlog that makes the WAL overflow, its
 /// delivery, the space given back, a kill, a second start, a drain.
 fn record() -> Recording {
     let upstream = Upstream::start();
@@ -66,12 +65,14 @@ fn record() -> Recording {
     let relay = setup.start();
     let book = Book::default();
     post(&relay, &book, 40);
+    let mut batched = post_batches(&relay, 0..6);
     upstream.fault(r#"[{"path":"/events","status":400,"every":3,"message":"no"}]"#);
     post(&relay, &book, 20);
     relay.wait_until_empty(PATIENCE);
     upstream.fault(r#"[{"path":"/events","status":503}]"#);
     post(&relay, &book, 10);
     post_large(&relay, 70);
+    batched += post_batches(&relay, 6..12);
     assert_eq!(setup.call(&["outbox", "replay", "--reason", "http_400"]).0, 0);
     let size = || std::fs::metadata(outbox.join("outbox.db")).expect("a database").len();
     let largest = size();
@@ -83,10 +84,11 @@ fn record() -> Recording {
     relay.kill();
     let relay = setup.start();
     post(&relay, &book, 20);
+    batched += post_batches(&relay, 11..14);
     assert_eq!(relay.terminate().0, Some(0));
     let records = log::parse(&std::fs::read(&log).expect("a log"));
     let told: usize = records.iter().map(|record| if let Record::Told { ids } = record { ids.len() } else { 0 }).sum();
-    assert_eq!(told, book.count() + 70, "every answer is in the log");
+    assert_eq!(told, book.count() + 70 + batched, "every answer is in the log");
     Recording { records, upstream: upstream.base_url() }
 }
 
@@ -97,6 +99,21 @@ fn post(relay: &Relay, book: &Book, count: usize) {
             scope.spawn(move || write(book, ingest, writer, 3, count));
         }
     });
+}
+
+/// Posts batches of twenty, each under a key; how many events were answered.
+fn post_batches(relay: &Relay, numbers: std::ops::Range<u64>) -> usize {
+    let mut client = relay.client();
+    let mut answered = 0;
+    for number in numbers {
+        let events: Vec<String> = (0..20).map(|user| event(&format!("batched-{user}"), number)).collect();
+        let (key, body) = (format!("batch-{number}"), format!("[{}]", events.join(",")));
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", &key)];
+        let answer = client.request("POST", "/events/batch", &headers, &body).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answered += events.len();
+    }
+    answered
 }
 
 fn post_large(relay: &Relay, count: u64) {
@@ -136,7 +153,7 @@ fn cut_everywhere(recording: &Recording, random: &mut Rng, most: usize) -> Tried
     for at in 0..=records.len() {
         for how in points.remove(&at).unwrap_or_default() {
             tried.cuts += 1;
-            if let Err(failure) = cut(&disk, how, random, &recording.upstream, &known, &ever.told) {
+            if let Err(failure) = cut(&disk, how, random, &recording.upstream, &known, &ever) {
                 tried.failures.push(format!("cut at record {at} of {} ({how:?}): {failure}", records.len()));
             }
         }
@@ -148,14 +165,7 @@ fn cut_everywhere(recording: &Recording, random: &mut Rng, most: usize) -> Tried
     tried
 }
 
-fn cut(
-    disk: &Disk,
-    how: Cut,
-    random: &mut Rng,
-    upstream: &str,
-    known: &Known,
-    ever: &BTreeSet<EventId>,
-) -> Result<(), String> {
+fn cut(disk: &Disk, how: Cut, random: &mut Rng, upstream: &str, known: &Known, ever: &Known) -> Result<(), String> {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
     let dir = tempfile::tempdir_in(place).expect("a folder");

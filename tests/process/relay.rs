@@ -116,18 +116,33 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts `command`, which is or becomes a `run`, and waits until it takes events.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("the binary runs");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (lines, log) = sync_channel(100_000);
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut relay = Self { child, log, seen: Vec::new(), ingest: unknown, ops: unknown, admin: unknown };
+        let mut relay = Self::spawn(&mut command);
         let started = relay.wait_for_event("started");
         let address = |field: &str| {
             let text = started[field].as_str().expect("addresses").trim_matches(['[', ']']).to_owned();
             text.parse().expect("one address")
         };
         (relay.ingest, relay.ops, relay.admin) = (address("ingest"), address("ops"), address("admin"));
+        relay
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary runs");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (lines, log) = sync_channel(100_000);
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { child, log, seen: Vec::new(), ingest: unknown, ops: unknown, admin: unknown }
+    }
+
+    /// Starts a `run` whose log does not tell that it did; it can be steered when this returns.
+    pub(crate) fn start_quiet(mut command: Command, socket: &Path) -> Self {
+        let mut relay = Self::spawn(&mut command);
+        let deadline = Instant::now() + PATIENCE;
+        while Client::socket(socket).is_err() {
+            assert!(Instant::now() < deadline, "no control socket: {}", relay.complaints());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         relay
     }
 
@@ -149,6 +164,12 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Whether there was a log line with `"event": name` so far.
+    pub(crate) fn has_logged(&mut self, name: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().any(|line| line.contains(&format!("\"event\":\"{name}\"")))
     }
 
     fn complaints(&mut self) -> String {
@@ -207,14 +228,40 @@ impl Relay {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for the end; gives the exit code, `None` if a signal ended it, and the whole log.
+    /// Waits for the end; gives the exit code, `None` if a signal ended it, and the whole log. Without an end it
+    /// is killed, and the test fails.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
-        let deadline = Instant::now() + PATIENCE;
+        let Some(code) = self.ends_within(PATIENCE) else {
+            panic!("it does not end:\n{}\n{}", self.seen.join("\n"), self.complaints())
+        };
+        (code, std::mem::take(&mut self.seen).join("\n"))
+    }
+
+    /// The exit code, `Some(None)` if a signal ended it, `None` if nothing did in that time.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> Option<Option<i32>> {
+        let deadline = Instant::now() + patience;
         while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             self.seen.push(line);
         }
-        let status = self.child.wait().expect("a status");
-        (status.code(), std::mem::take(&mut self.seen).join("\n"))
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return Some(status.code());
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// What `GET /api/status` says.
+    pub(crate) fn status(&self) -> Value {
+        Client::connect(self.admin).and_then(|mut client| client.get("/api/status")).expect("a status").json()
+    }
+
+    /// One of the ledger's counts, over all restarts.
+    pub(crate) fn ledger(&self, count: &str) -> u64 {
+        self.status()["ledger"][count].as_u64().expect("a count")
     }
 
     /// SIGTERM, and the end of it.

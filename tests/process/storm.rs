@@ -107,6 +107,9 @@ fn rage(upstream: &Upstream, relay: &Relay, book: &Book) {
         for fault in FAULTS {
             upstream.fault(fault);
             std::thread::park_timeout(Duration::from_millis(700));
+            if fault.contains("\"status\":400") {
+                relay.wait_until("nothing dies", |metrics| sum(metrics, "cello_relay_outbox_events", "dead") > 0.0);
+            }
             // Deliveries between faults, so that each is met by the relay at full speed.
             upstream.heal();
             std::thread::park_timeout(Duration::from_millis(300));

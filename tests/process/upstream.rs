@@ -97,8 +97,7 @@ impl Upstream {
 
     /// Waits for the next event to come in.
     pub(crate) fn wait_for_arrival(&self) {
-        let before = self.simulator.stats().received;
-        self.runtime.block_on(async { self.simulator.until(|stats| stats.received > before).await });
+        self.wait_until_received(self.received() + 1);
     }
 
     /// Whether sends were left without an answer since the last call: they were under way when the relay died.
@@ -129,8 +128,12 @@ impl Arrivals {
     pub(crate) fn assert_complete_and_in_order(&self, acked: &BTreeMap<String, Vec<u64>>) -> usize {
         self.assert_in_order();
         self.assert_complete(acked);
-        let first_arrivals: usize = self.first_arrivals().values().map(Vec::len).sum();
-        self.0.len() - first_arrivals
+        self.duplicates()
+    }
+
+    /// How many came more than once.
+    pub(crate) fn duplicates(&self) -> usize {
+        self.0.len() - self.first_arrivals().values().map(Vec::len).sum::<usize>()
     }
 
     /// First arrivals are in order per user.

@@ -3,7 +3,7 @@
  * FAULT_FILE names a file whose first word is read before each call: "eio-sync" fails every fsync and
  * fdatasync with EIO, "slow-sync" delays them by 50 ms; "eio-write", "enospc" and "erofs" fail what
  * makes, grows or changes files with that error, "eio-read" fails reads.
- * Only files whose path has FAULT_DIR in it are affected. */
+ * Only files whose path has FAULT_DIR in it are affected. Each read that failed adds a byte to FAULT_FILE.reads. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,9 +55,19 @@ static int change_fails(void) {
     return mode_is("erofs") ? EROFS : 0;
 }
 
+static void count_failed_read(void) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s.reads", getenv("FAULT_FILE"));
+    int fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) return;
+    if (syscall(SYS_write, fd, "r", 1) != 1) abort();
+    close(fd);
+}
+
 static int fails(int fd, int is_read) {
     if (!watched(fd)) return 0;
     int error = is_read ? (mode_is("eio-read") ? EIO : 0) : change_fails();
+    if (error && is_read) count_failed_read();
     if (error) errno = error;
     return error;
 }

@@ -108,7 +108,7 @@ pub(super) enum Fault {
     Full(rusqlite::Error),
     /// The file is damaged.
     Damaged(rusqlite::Error),
-    /// The file lost its name: what is written to it is found by no later start.
+    /// The file lost its name, or its WAL was cut: what is written to it is found by no later start.
     Gone,
     /// Anything else: what is on disk is not known until the file was opened anew.
     Broken(rusqlite::Error),
@@ -161,7 +161,7 @@ impl Fault {
     /// What SQLite said; never holds a value of a row.
     pub(super) fn text(&self) -> String {
         let (Fault::Full(error) | Fault::Damaged(error) | Fault::Broken(error)) = self else {
-            return "its files were removed or moved away".to_owned();
+            return "its files were removed, moved away or cut".to_owned();
         };
         match error {
             rusqlite::Error::SqliteFailure(code, _) => code.to_string(),

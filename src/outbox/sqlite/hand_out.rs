@@ -117,14 +117,14 @@ impl Store {
 
     /// Whether there is more to read and room for it.
     pub(super) fn can_read(&self) -> bool {
-        self.queue.cursor < self.durable_seq && self.queue.has_room() && !self.queue.is_urgent()
+        self.queue.cursor < self.durable.next_seq && self.queue.has_room() && !self.queue.is_urgent()
     }
 
     /// Reads on in the table.
     fn read_slice(&mut self) -> Result<(), Fault> {
         let mut rows = Vec::new();
         let (mut bytes, room) = (0, 1 << 18);
-        let end = self.durable_seq;
+        let end = self.durable.next_seq;
         let mut is_end = false;
         let count = self.sql.events_from(self.queue.cursor, SLICE, |row| {
             is_end = row.seq >= end;

@@ -1,13 +1,14 @@
 //! Whether the open files still have their names. A directory that is removed or moved away, or a file
 //! that another takes the place of, goes on taking writes and syncs without an error; but no later start
-//! finds what was written. So nobody is answered before the names were looked at once more.
+//! finds what was written. The same goes for a WAL that is cut in place. So nobody is answered before names and
+//! length were looked at once more.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::sql::Sql;
+use super::sql::{FRAME_BYTES, Sql, WAL_HEAD_BYTES};
 use super::volume::Home;
 
 /// Device and number of a file. While the file is open no other gets them.
@@ -19,19 +20,37 @@ pub(super) struct Place {
     database: Option<FileId>,
     /// `None` until there is one.
     wal: Option<FileId>,
+    /// How long it was when it was looked at last.
+    wal_bytes: u64,
 }
 
 impl Place {
     /// What has the names of database and WAL now.
     pub(super) fn of(home: &Home) -> Self {
-        Self { database: id(&home.database()).ok().flatten(), wal: id(&home.wal()).ok().flatten() }
+        let (database, wal) = (look(&home.database()).ok().flatten(), look(&home.wal()).ok().flatten());
+        Self { database: database.map(|(id, _)| id), wal: wal.map(|(id, _)| id), wal_bytes: 0 }
     }
 
-    /// Whether these files still have their names; says so too if that cannot be found out.
-    pub(super) fn is_kept(&mut self, home: &Home) -> bool {
-        let (Ok(database), Ok(wal)) = (id(&home.database()), id(&home.wal())) else { return true };
+    /// Whether these files still have their names, and the WAL all that SQLite wrote to it; says so too if that
+    /// cannot be found out.
+    pub(super) fn is_kept(&mut self, home: &Home, sql: &Sql) -> bool {
+        let (Ok(database), Ok(wal)) = (look(&home.database()), look(&home.wal())) else { return true };
+        let (wal, wal_bytes) = (wal.map(|(id, _)| id), wal.map_or(0, |(_, length)| length));
         self.wal = self.wal.or(wal);
-        database == self.database && wal == self.wal
+        if database.map(|(id, _)| id) != self.database || wal != self.wal {
+            return false;
+        }
+        // Only where it is shorter than before is SQLite asked whether that was its own doing.
+        let is_whole = wal_bytes >= self.wal_bytes || wal_bytes >= needed(sql);
+        self.wal_bytes = wal_bytes;
+        is_whole
+    }
+
+    /// The same without SQLite's word: while nobody cuts the WAL on purpose.
+    pub(super) fn is_untouched(&self, home: &Home) -> bool {
+        let (Ok(database), Ok(wal)) = (look(&home.database()), look(&home.wal())) else { return true };
+        let is_whole = wal.is_none_or(|(_, length)| length >= self.wal_bytes);
+        database.map(|(id, _)| id) == self.database && wal.map(|(id, _)| id) == self.wal && is_whole
     }
 
     /// Whether that open file is the WAL.
@@ -40,9 +59,16 @@ impl Place {
     }
 }
 
-fn id(path: &Path) -> std::io::Result<Option<FileId>> {
+/// The least that the WAL's frames take.
+fn needed(sql: &Sql) -> u64 {
+    let frames = sql.wal_frames().unwrap_or(0);
+    if frames == 0 { 0 } else { WAL_HEAD_BYTES + frames * FRAME_BYTES }
+}
+
+/// What has that name, and its length.
+fn look(path: &Path) -> std::io::Result<Option<(FileId, u64)>> {
     match fs::metadata(path) {
-        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Ok(meta) => Ok(Some(((meta.dev(), meta.ino()), meta.len()))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
@@ -70,16 +96,34 @@ mod tests {
         make();
         let _open = fs::File::open(home.database()).unwrap();
         let mut place = Place::of(&home);
-        assert!(place.is_kept(&home));
+        let sql = Sql::open(&dir.path().join("other")).unwrap();
+        let mut is_kept = || place.is_kept(&home, &sql);
+        assert!(is_kept());
         fs::write(home.wal(), b"").unwrap();
-        assert!(place.is_kept(&home), "the first WAL");
+        assert!(is_kept(), "the first WAL");
         fs::rename(home.wal(), dir.path().join("wal")).unwrap();
-        assert!(!place.is_kept(&home), "the WAL is gone");
+        assert!(!is_kept(), "the WAL is gone");
         fs::rename(dir.path().join("wal"), home.wal()).unwrap();
-        assert!(place.is_kept(&home));
+        assert!(is_kept());
         fs::remove_dir_all(dir.path().join("outbox")).unwrap();
-        assert!(!place.is_kept(&home), "the directory is gone");
+        assert!(!is_kept(), "the directory is gone");
         make();
-        assert!(!place.is_kept(&home), "another has its name");
+        assert!(!is_kept(), "another has its name");
+    }
+
+    #[test]
+    fn a_wal_is_whole_after_sqlites_own_cut_and_not_after_anothers() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let sql = Sql::open(&home.database()).unwrap();
+        sql.create().unwrap();
+        let mut place = Place::of(&home);
+        assert!(place.is_kept(&home, &sql));
+        sql.checkpoint_and_truncate().unwrap();
+        assert!(place.is_kept(&home, &sql) && home.wal_bytes() == 0);
+        sql.set_meta("key", "value").unwrap();
+        assert!(place.is_kept(&home, &sql) && home.wal_bytes() > 0);
+        fs::OpenOptions::new().write(true).open(home.wal()).unwrap().set_len(home.wal_bytes() - 1).unwrap();
+        assert!(!place.is_kept(&home, &sql));
     }
 }

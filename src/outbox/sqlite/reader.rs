@@ -57,18 +57,18 @@ pub(super) struct Found {
 
 /// The reader's thread: runs until its questions end.
 pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Receiver<Question>) {
-    let mut open: Option<(u64, Sql)> = None;
     while let Some(question) = questions.blocking_recv() {
+        let mut open = shared.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = shared.generation.load(Ordering::Acquire);
         if open.as_ref().is_none_or(|(of, _)| *of != generation) {
             drop(open.take());
-            open = Sql::open_read_only(&path).ok().map(|sql| (generation, sql));
+            *open = Sql::open_read_only(&path).ok().map(|sql| (generation, sql));
         }
         let flying = shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).flying.clone();
         let view = open.as_ref().map(|(_, sql)| View { sql, flying: &flying });
         let failure = answer(view.as_ref(), question);
         if let Some(fault) = failure {
-            open = None;
+            *open = None;
             if matches!(fault, Fault::Damaged(_)) {
                 // The file is the writer's, and so is what to do about it.
                 shared.damaged.store(generation, Ordering::Release);
@@ -76,6 +76,7 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
             }
         }
     }
+    shared.looks.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 /// Answers; says why the connection should not be used again.

@@ -61,7 +61,8 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     let name = moved.map_err(|error| io_error(&error))?;
     env.volume.damaged_files = env.home.damaged_files();
     let peeked = match env.waiting_orphan() {
-        Some(orphan) => peek(env, &orphan.sql),
+        // It was opened as ours, whatever can still be read of it.
+        Some(orphan) => Peeked { is_readable: true, ..peek(env, &orphan.sql) },
         None => Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(),
     };
     let books = known.or(peeked.books);

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use super::reader::Question;
+use super::sql::Sql;
 use crate::outbox::Stats;
 
 /// What others see of the writer's state, as of its last turn.
@@ -27,6 +28,9 @@ pub(super) struct Shared {
     pub(super) generation: AtomicU64,
     /// The generation in which the reader met damage; none if this is not the present one.
     pub(super) damaged: AtomicU64,
+    /// The reader's connection and the generation it is of; held while a question is answered, and by the writer
+    /// while it opens the file anew.
+    pub(super) looks: Mutex<Option<(u64, Sql)>>,
     /// When the writer last moved; `None` while it waits for work.
     moved: Mutex<Option<Instant>>,
     /// The way to the reader, until the store is closed.
@@ -41,6 +45,7 @@ impl Shared {
             ignore_backoff: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             damaged: AtomicU64::new(u64::MAX),
+            looks: Mutex::default(),
             moved: Mutex::default(),
             questions: Mutex::new(Some(questions)),
         }

@@ -23,6 +23,8 @@ use crate::reason::Reason;
 pub(super) const PAGE_BYTES: u64 = 4096;
 /// Bytes of a page and its header in the WAL.
 pub(super) const FRAME_BYTES: u64 = PAGE_BYTES + 24;
+/// Bytes before the WAL's first page.
+pub(super) const WAL_HEAD_BYTES: u64 = 32;
 
 /// Set when a file is made; they cannot be changed later without rewriting it.
 const CREATE_PRAGMAS: &str = "
@@ -63,7 +65,8 @@ const COMMON_PRAGMAS: &str = "
     PRAGMA cell_size_check = ON;
 ";
 
-/// Schema version 1.
+/// Schema version 1. A later version may add columns and tables, and this release still writes its file: so every
+/// INSERT below names its columns.
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE state (
@@ -130,7 +133,7 @@ pub(super) const TO_VERSION_3: &str = "
 ";
 
 /// Notes a delivery, if the user has dead letters before it that no noted one has passed yet.
-pub(super) const PASS: &str = "INSERT INTO passed SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM dead \
+pub(super) const PASS: &str = "INSERT INTO passed (user, seq, at_ms) SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM dead \
     WHERE user = ?1 AND seq < ?2 AND seq >= coalesce((SELECT seq FROM passed WHERE user = ?1), 0)) \
     ON CONFLICT (user) DO UPDATE SET seq = excluded.seq, at_ms = excluded.at_ms";
 /// Waiting events without their bodies.
@@ -293,7 +296,10 @@ impl Sql {
 
     /// Sets a fact about the file.
     pub(super) fn set_meta(&self, key: &str, value: &str) -> Result<()> {
-        self.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [key, value])
+        self.run(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [key, value],
+        )
     }
 
     /// Forgets a fact about the file.
@@ -344,12 +350,15 @@ impl Sql {
 
     /// Stores an event.
     pub(super) fn insert_event(&self, row: &Row) -> Result<()> {
-        self.insert_event_as("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row).map(drop)
+        let sql = "INSERT INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        self.insert_event_as(sql, row).map(drop)
     }
 
     /// Stores an event unless its sequence is taken; says whether it did.
     pub(super) fn restore_event(&self, row: &Row) -> Result<bool> {
-        let sql = "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT OR IGNORE INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         Ok(self.insert_event_as(sql, row)? > 0)
     }
 
@@ -477,8 +486,9 @@ impl Sql {
 
     /// Moves a waiting event to the dead letters; says whether there was one.
     pub(super) fn bury(&self, seq: u64, died_at: Timestamp, why: Reason, attempts: u32) -> Result<bool> {
-        let sql = "INSERT OR REPLACE INTO dead SELECT seq, salt, accepted_ms, trigger, user, trace, crc, ?2, ?3, ?4, \
-                   body FROM event WHERE seq = ?1";
+        let sql = "INSERT OR REPLACE INTO dead \
+                   (seq, salt, accepted_ms, trigger, user, trace, crc, died_ms, reason, attempts, body) \
+                   SELECT seq, salt, accepted_ms, trigger, user, trace, crc, ?2, ?3, ?4, body FROM event WHERE seq = ?1";
         let moved = self.changed(sql, params![int(seq), died_at.as_millis(), why.as_str(), attempts])?;
         self.delete_event(seq)?;
         Ok(moved > 0)
@@ -486,8 +496,8 @@ impl Sql {
 
     /// Moves a dead letter back to its place among what waits.
     pub(super) fn raise(&self, seq: u64, user: &UserId) -> Result<()> {
-        let sql = "INSERT INTO event SELECT seq, salt, accepted_ms, trigger, 1, user, trace, crc, body FROM dead \
-                   WHERE seq = ?";
+        let sql = "INSERT INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
+                   SELECT seq, salt, accepted_ms, trigger, 1, user, trace, crc, body FROM dead WHERE seq = ?";
         self.run(sql, [int(seq)])?;
         self.delete_dead(seq, user)
     }
@@ -599,7 +609,9 @@ impl Sql {
     /// Stores a dead letter of another file unless its sequence is taken.
     pub(super) fn restore_dead(&self, dead: &WholeDead) -> Result<bool> {
         let WholeDead { row, died_at, reason, attempts } = dead;
-        let sql = "INSERT OR IGNORE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT OR IGNORE INTO dead \
+                   (seq, salt, accepted_ms, trigger, user, trace, crc, died_ms, reason, attempts, body) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let event = &row.event;
         let (accepted, trigger, died) = (row.accepted_at.as_millis(), event.trigger.code(), died_at.as_millis());
         let (user, trace, body) = (event.user.as_str(), event.trace.as_deref(), &event.body[..]);
@@ -636,7 +648,9 @@ impl Sql {
     ) -> Result<()> {
         let (seq, salt, accepted) = (int(id.seq()), id.salt(), id.accepted_at().as_millis());
         let values = params![seq, salt, accepted, at.as_millis(), attempts, request_id];
-        self.run("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?)", values)
+        let sql = "INSERT OR REPLACE INTO done (seq, salt, accepted_ms, done_ms, attempts, request_id) \
+                   VALUES (?, ?, ?, ?, ?, ?)";
+        self.run(sql, values)
     }
 
     /// What is remembered of a delivered event.
@@ -695,7 +709,10 @@ impl Sql {
         let first = progress.first_failed_at.unwrap_or_default().as_millis();
         let (mark, next) = (int(delivered_mark), next_at.as_millis());
         let values = params![int(seq), progress.attempts, progress.strikes, first, mark, next, why.as_str()];
-        self.run("INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        let sql = "INSERT OR REPLACE INTO progress \
+                   (seq, attempts, strikes, first_failed_ms, delivered_mark, next_ms, reason) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?)";
+        self.run(sql, values)
     }
 
     /// Forgets the progress of an event; says whether there was any.
@@ -705,8 +722,8 @@ impl Sql {
 
     /// Adds an attempt and drops what is older than the last [`ATTEMPTS_KEPT`].
     pub(super) fn add_attempt(&self, seq: u64, attempt: &Attempt) -> Result<()> {
-        let insert = "INSERT INTO attempt SELECT ?1, coalesce(max(n), 0) + 1, ?2, ?3, ?4, ?5, ?6 FROM attempt \
-                      WHERE seq = ?1";
+        let insert = "INSERT INTO attempt (seq, n, at_ms, reason, status, request_id, message) \
+                      SELECT ?1, coalesce(max(n), 0) + 1, ?2, ?3, ?4, ?5, ?6 FROM attempt WHERE seq = ?1";
         let (at, why) = (attempt.at.as_millis(), attempt.reason.as_str());
         let (request_id, message) = (attempt.request_id.as_deref(), attempt.message.as_deref());
         self.run(insert, params![int(seq), at, why, attempt.status, request_id, message])?;
@@ -746,7 +763,7 @@ impl Sql {
     /// Remembers the last attempt that was not burned and whose outcome is not known; without Cello's words.
     pub(super) fn set_unsure(&self, seq: u64, attempt: &Attempt) -> Result<()> {
         let (at, why, request_id) = (attempt.at.as_millis(), attempt.reason.as_str(), attempt.request_id.as_deref());
-        let sql = "INSERT OR REPLACE INTO unsure VALUES (?, ?, ?, ?, ?)";
+        let sql = "INSERT OR REPLACE INTO unsure (seq, at_ms, reason, status, request_id) VALUES (?, ?, ?, ?, ?)";
         self.run(sql, params![int(seq), at, why, attempt.status, request_id])
     }
 
@@ -782,7 +799,7 @@ impl Sql {
 
     /// Gates a user, or moves the gate.
     pub(super) fn set_gate(&self, user: &UserId, gate: Gate) -> Result<()> {
-        let sql = "INSERT INTO gate VALUES (?, ?, ?) \
+        let sql = "INSERT INTO gate (user, due_ms, wait_ms) VALUES (?, ?, ?) \
                    ON CONFLICT (user) DO UPDATE SET due_ms = excluded.due_ms, wait_ms = excluded.wait_ms";
         self.run(sql, params![user.as_str(), gate.due.as_millis(), gate.wait.as_millis() as i64])
     }
@@ -821,7 +838,7 @@ impl Sql {
 
     /// Remembers that an event waits behind its user's gate.
     pub(super) fn park(&self, user: &UserId, seq: u64) -> Result<()> {
-        self.run("INSERT OR IGNORE INTO parked VALUES (?, ?)", params![user.as_str(), int(seq)])
+        self.run("INSERT OR IGNORE INTO parked (user, seq) VALUES (?, ?)", params![user.as_str(), int(seq)])
     }
 
     /// The event left its user's line; says whether it was in it.
@@ -845,7 +862,7 @@ impl Sql {
 
     /// Remembers that an event is about to be sent.
     pub(super) fn insert_intent(&self, seq: u64) -> Result<()> {
-        self.run("INSERT OR IGNORE INTO intent VALUES (?)", [int(seq)])
+        self.run("INSERT OR IGNORE INTO intent (seq) VALUES (?)", [int(seq)])
     }
 
     /// The outcome is known.

@@ -47,8 +47,9 @@ pub(super) struct Store {
     pub(super) landing: Vec<u64>,
     /// So much of what the queue wants to be written is in the transaction under way.
     pub(super) written_pending: usize,
-    /// Events below are on stable storage; none of the others is handed out.
-    pub(super) durable_seq: u64,
+    /// The counts as of the last commit that was synced: callers were answered by them. Events from their
+    /// `next_seq` on are not handed out.
+    pub(super) durable: Books,
     /// The WAL, to be synced.
     wal: Option<Arc<File>>,
     /// What the transaction under way adds to the metrics.
@@ -108,7 +109,7 @@ impl Store {
             landed: Vec::new(),
             landing: Vec::new(),
             written_pending: 0,
-            durable_seq: books.next_seq,
+            durable: books,
             wal: None,
             counts: Counts::default(),
             due_first: true,
@@ -157,10 +158,32 @@ impl Store {
             return Ok(Arc::clone(wal));
         }
         let file = File::open(home.wal()).map_err(|_| Fault::Gone)?;
-        if !self.place.is_kept(home) || !self.place.is_wal(&file) {
+        if !self.place.is_kept(home, &self.sql) || !self.place.is_wal(&file) {
             return Err(Fault::Gone);
         }
         Ok(Arc::clone(self.wal.insert(Arc::new(file))))
+    }
+
+    /// Books as lost what the file does not know of, though callers were answered; `known`: the counts by which they
+    /// were. While a copy goes on its end tells what is lost.
+    pub(super) fn admit_loss(&mut self, env: &Env, known: Option<Books>) -> Result<(), Fault> {
+        let Some(known) = known.filter(|_| self.recovery.is_none()) else { return Ok(()) };
+        let lost = known.ledger.accepted.saturating_sub(self.books.ledger.accepted);
+        if lost == 0 {
+            return Ok(());
+        }
+        self.books.ledger.accepted += lost;
+        self.books.ledger.lost += lost;
+        // Their ids are in apps' hands and are not given out again.
+        self.books.next_seq = self.books.next_seq.max(known.next_seq);
+        self.durable = self.books;
+        self.sql.begin()?;
+        self.sql.write_books(&self.books)?;
+        self.sql.commit()?;
+        self.counts.lost += lost;
+        self.counts.report(&env.metrics);
+        tracing::error!(event = "outbox_events_lost", lost, "the outbox lost events that it had stored");
+        Ok(())
     }
 
     /// Reads how large the file is.

@@ -47,7 +47,7 @@ async fn interim_answers_are_passed_over_and_one_that_ends_http_is_no_delivery()
 #[tokio::test]
 async fn interim_answers_without_end_are_cut_off_by_the_calls_time() {
     let peer = Peer::http1(|_, _| say("", Then::Repeat(b"HTTP/1.1 102 Processing\r\n\r\n"))).await;
-    let running = run(Settings { timeout: Duration::from_millis(300), ..settings(&peer.url(), Auth::None) });
+    let running = run(Settings { timeout: Duration::from_secs(2), ..settings(&peer.url(), Auth::None) });
     let judgement = tokio::time::timeout(SOON, running.deliver()).await;
     assert_eq!(failed(&judgement.expect("an end")), (Verdict::Retry, Reason::Timeout, true));
 }

@@ -1,6 +1,6 @@
 //! One bad caller never slows a good one: the good one gets all its answers while the bad ones are held.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bodies::gzip;
 use super::support::{EVENT, Rig, settings};
@@ -9,19 +9,25 @@ use crate::wire::{Wire, request};
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A good caller's posts, one after the other, are all answered.
-async fn all_is_well_for_others(rig: &Rig) {
+/// A good caller's posts, one after the other, are all answered; the median time of an answer.
+async fn all_is_well_for_others(rig: &Rig) -> Duration {
     let posts = async {
+        let mut times = Vec::new();
         for _ in 0..50 {
+            let sent = Instant::now();
             assert_eq!(rig.post(EVENT).await.0, 200);
+            times.push(sent.elapsed());
         }
+        times.sort_unstable();
+        times[times.len() / 2]
     };
-    tokio::time::timeout(PATIENCE, posts).await.expect("a good caller's answers");
+    tokio::time::timeout(PATIENCE, posts).await.expect("a good caller's answers")
 }
 
 #[tokio::test]
 async fn hundreds_of_heads_and_bodies_that_trickle_in_slow_nobody() {
     let rig = Rig::start();
+    let alone = all_is_well_for_others(&rig).await;
     let whole = request("POST", "/events", &[], EVENT.as_bytes());
     let mut slow = Vec::new();
     for _ in 0..300 {
@@ -36,9 +42,11 @@ async fn hundreds_of_heads_and_bodies_that_trickle_in_slow_nobody() {
             let at = if place % 2 == 0 { 20 } else { whole.len() - 20 } + step;
             wire.send(&whole[at..=at]).await;
         }
-        all_is_well_for_others(&rig).await;
+        let beside = all_is_well_for_others(&rig).await;
+        // Loosely: other tests run on the same cores.
+        assert!(beside < alone * 10 + Duration::from_millis(50), "{beside:?} beside them, {alone:?} alone");
     }
-    assert_eq!(rig.outbox.bodies().len(), 250, "none of the slow ones is done");
+    assert_eq!(rig.outbox.bodies().len(), 300, "none of the slow ones is done");
     for (place, mut wire) in slow.into_iter().enumerate() {
         wire.send(&whole[if place % 2 == 0 { 25 } else { whole.len() - 15 }..]).await;
         assert_eq!(wire.answer().await.status, 200, "and none of them is lost");
@@ -48,7 +56,7 @@ async fn hundreds_of_heads_and_bodies_that_trickle_in_slow_nobody() {
 #[tokio::test]
 async fn callers_who_take_every_place_and_send_no_whole_head_lose_their_places() {
     let mut settings = settings();
-    (settings.max_connections, settings.header_timeout) = (8, Duration::from_millis(200));
+    (settings.max_connections, settings.header_timeout) = (8, Duration::from_secs(1));
     let rig = Rig::with(settings, None);
     let mut slow = Vec::new();
     for _ in 0..24 {
@@ -71,7 +79,7 @@ async fn a_caller_who_pipelines_without_end_and_never_reads_is_held_and_then_hun
     let mut greedy = Wire::connect(rig.at).await;
     // Sends on until nothing more is taken.
     let flood = async { while greedy.try_send(&many).await {} };
-    let (flood, ()) = tokio::join!(tokio::time::timeout(PATIENCE, flood), all_is_well_for_others(&rig));
+    let (flood, _) = tokio::join!(tokio::time::timeout(PATIENCE, flood), all_is_well_for_others(&rig));
     flood.expect("the end of the connection");
     rig.until_metric("ingest_connections", 0.0).await;
 }
@@ -111,7 +119,8 @@ async fn a_body_of_nothing_but_empty_gzip_members_gives_way_to_others() {
         assert_eq!(rig.post(EVENT).await.0, 200);
         answered += 1;
     }
-    assert!(answered > 20, "{answered} others were answered meanwhile");
+    // Some 200; four where it does not give way.
+    assert!(answered > 10, "{answered} others were answered meanwhile");
     assert_eq!(answer.await.expect("no panic").status, 200, "members are parts of one whole");
     assert_eq!(rig.outbox.bodies().len(), answered + 1);
 }

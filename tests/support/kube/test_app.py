@@ -2,6 +2,7 @@
 
 import copy
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
@@ -138,10 +139,26 @@ class App(unittest.TestCase):
             self.assertEqual(render(document, components), document)
 
     def test_a_guaranteed_pod_stays_guaranteed(self):
-        document = workload("Deployment", {"cello-relay/inject": "enabled", "cello-relay/qos": "guaranteed"})
-        relay = render(document, ["components/sidecar"])["spec"]["template"]["spec"]["initContainers"][0]
-        for resource in ("cpu", "memory"):
-            self.assertEqual(relay["resources"]["requests"][resource], relay["resources"]["limits"][resource])
+        for kind in ("Deployment", "StatefulSet", "Job", "CronJob"):
+            with self.subTest(kind=kind):
+                document = workload(kind, {"cello-relay/inject": "enabled", "cello-relay/qos": "guaranteed"})
+                made = render(document, ["components/sidecar", "overlays/sandbox"])
+                relay = manifests.template(made)["spec"]["initContainers"][0]
+                for resource in ("cpu", "memory"):
+                    self.assertEqual(relay["resources"]["requests"][resource], relay["resources"]["limits"][resource])
+
+    def test_an_app_that_says_nothing_of_its_grace_gets_none_and_the_relay_takes_that(self):
+        document = workload("Deployment", {"cello-relay/inject": "enabled"})
+        pod = manifests.template(document)
+        del pod["spec"]["terminationGracePeriodSeconds"], pod["metadata"]["annotations"]["cello-relay/pod-grace"]
+        made = manifests.template(render(document, ["components/sidecar", "overlays/sandbox"]))
+        self.assertNotIn("terminationGracePeriodSeconds", made["spec"])
+        self.assertNotIn("cello-relay/pod-grace", made["metadata"]["annotations"])
+        values = manifests.environment(made["spec"]["initContainers"][0], made)
+        self.assertEqual(values["CELLO_RELAY_SHUTDOWN__POD_GRACE"], "", "what the kubelet makes of it")
+        done = subprocess.run([manifests.RELAY, "check-config"], env=values, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"shutdown\.pod_grace +- ")
 
     def test_the_order_is_refused_rather_than_mixed_up_where_the_relay_is_not_first(self):
         document = workload("Deployment", {"cello-relay/inject": "enabled", "cello-relay/order": "last"})

@@ -18,7 +18,7 @@ import urllib.request
 import manifests
 
 LIMIT = 60.0
-PAGES = ("README.md", "adopting.md", "upgrading.md", "lost-nodes.md")
+PAGES = ("README.md", "adopting.md", "upgrading.md", "lost-nodes.md", "plain-container.md")
 EVENT = {"eventName": "ReferralUpdated", "payload": {"ucc": "cello-ucc", "newUserId": "user-1"}, "context": {}}
 
 
@@ -149,12 +149,21 @@ def upstream(cello):
 
 
 def own_command(words):
-    """The `cello-relay …` of a line, also behind `kubectl exec … --`, without redirections; None if there is none."""
+    """The `cello-relay …` of a line, also behind `kubectl exec … --`, with its redirections; None if there is none."""
     if "--" in words and words[0] == "kubectl":
         words = words[words.index("--") + 1 :]
-    if words[:1] != ["cello-relay"]:
-        return None
-    return words[: words.index(">")] if ">" in words else words
+    return words if words[:1] == ["cello-relay"] else None
+
+
+def redirected(words, folder):
+    """The command without its redirections, and the files that these name."""
+    files = {}
+    for sign in ("<", ">"):
+        if sign in words:
+            at = words.index(sign)
+            files[sign] = folder / words[at + 1]
+            words = words[:at]
+    return words, files
 
 
 class Commands(unittest.TestCase):
@@ -273,8 +282,12 @@ class Commands(unittest.TestCase):
                             ran["kubectl"] += self.kubectl(page.name, words, one)
             for commands in (live, stopped):
                 for page, words in commands:
-                    done = subprocess.run(words, env=values, capture_output=True, text=True, timeout=LIMIT, check=False)
+                    command, files = redirected(words, one.folder)
+                    fed = files["<"].read_text() if "<" in files else ""
+                    done = subprocess.run(command, env=values, input=fed, capture_output=True, text=True, timeout=LIMIT, check=False)
                     self.assertEqual(done.returncode, 0, f"{page}: {shlex.join(words)}: {done.stderr}")
+                    if ">" in files:
+                        files[">"].write_text(done.stdout)
                     ran["cello-relay"] += 1
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)

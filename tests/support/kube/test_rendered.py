@@ -1,6 +1,8 @@
 """Rendered files are what the components make, and every schema takes them."""
 
 import pathlib
+import re
+import subprocess
 import unittest
 
 import kubernetes_validate
@@ -53,6 +55,23 @@ class Rendered(unittest.TestCase):
                     kubernetes_validate.validate(document, version, strict=True)
                     checked += 1
         print(f"\n{checked} validations, Kubernetes {known[0]} to {known[-1]}")
+
+    def test_objects_in_the_pages_pass_them_too_and_their_relays_have_settings_that_the_program_knows(self):
+        seen = []
+        for page in sorted((manifests.ROOT / "deploy").glob("*.md")):
+            for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S):
+                document = yaml.safe_load(block)
+                if "kind" not in document:
+                    continue
+                for version in versions():
+                    kubernetes_validate.validate(document, version, strict=True)
+                spec = document["spec"] if document["kind"] == "Pod" else manifests.template(document)["spec"]
+                for container in filter(manifests.is_relay, spec["containers"]):
+                    values = {entry["name"]: entry["value"] for entry in container["env"]}
+                    done = subprocess.run([manifests.RELAY, "check-config"], env=values, capture_output=True, text=True, check=False)
+                    self.assertEqual((done.returncode, done.stderr), (0, ""), page.name)
+                    seen.append(page.name)
+        self.assertEqual(seen, ["lost-nodes.md", "plain-container.md"])
 
     def test_an_unknown_field_would_not_pass(self):
         document = manifests.documents("deployment")[0]

@@ -110,30 +110,69 @@ def check(prometheus, start, picture=None):
         draw(shown, start, picture)
 
 
+def told(value, unit):
+    """A number as Grafana would write it."""
+    if unit == "percentunit":
+        return f"{100 * value:.3g} %"
+    for name, size in (("G", 2**30), ("M", 2**20), ("K", 2**10)) if unit == "bytes" else (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {name}{'iB' if unit == 'bytes' else ''}"
+    return f"{value:.3g}{' s' if unit == 's' else ''}"
+
+
+def draw_panel(axis, panel, series, start, end):
+    defaults = panel["fieldConfig"]["defaults"]
+    unit, sparse = defaults["unit"], panel["type"] == "stat"
+    series.sort(key=lambda found: -max(float(value) for _, value in found[1]["values"]))
+    for target, one in series[:10]:
+        legend = re.sub(r"\{\{(\w+)\}\}", lambda match: one["metric"].get(match[1], ""), target["legendFormat"])
+        points = [(float(at) - start, float(value)) for at, value in one["values"]]
+        axis.plot(*zip(*points), label=legend, drawstyle="steps-post", linewidth=1)
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(0, end)
+    if defaults.get("custom", {}).get("thresholdsStyle", {}).get("mode") == "line":
+        # What the storm is far from would flatten everything else.
+        for step in defaults["thresholds"]["steps"]:
+            if step["value"] is not None and step["value"] <= 3 * max(axis.get_ylim()[1], 0.01):
+                axis.axhline(step["value"], color=step["color"], linestyle=":", linewidth=1)
+    axis.yaxis.set_major_formatter(lambda value, _: told(value, unit))
+    axis.tick_params(labelsize=6)
+    axis.set_title(panel["title"], fontsize=8, loc="left")
+    if sparse:
+        values = [float(value) for _, one in series for _, value in one["values"]]
+        axis.text(0.5, 0.5, told(max(values), unit), transform=axis.transAxes, ha="center", va="center", fontsize=14)
+        axis.set_axis_off()
+    elif not series:
+        axis.text(0.5, 0.5, "read from the cluster's metrics", transform=axis.transAxes, ha="center", fontsize=7)
+        axis.set_axis_off()
+    elif any(target["legendFormat"] for target, _ in series):
+        axis.legend(fontsize=5, loc="upper right", framealpha=0.6)
+
+
 def draw(shown, start, picture):
-    """All panels with the same queries, for somebody to look at."""
+    """All panels with the same queries and in the same places, for somebody to look at; a number is the most that was."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
-    columns = 6
-    figure, axes = pyplot.subplots(-(-len(shown) // columns), columns, figsize=(30, 36))
-    for axis, (title, (panel, series)) in zip(axes.flat, shown.items()):
-        series.sort(key=lambda found: -max(float(value) for _, value in found[1]["values"]))
-        for target, one in series[:12]:
-            legend = re.sub(r"\{\{(\w+)\}\}", lambda match: one["metric"].get(match[1], ""), target["legendFormat"])
-            points = [(float(at) - start, float(value)) for at, value in one["values"]]
-            axis.plot(*zip(*points), label=legend, drawstyle="steps-post")
-        if panel["fieldConfig"]["defaults"].get("custom", {}).get("thresholdsStyle", {}).get("mode") == "line":
-            for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]:
-                if step["value"] is not None:
-                    axis.axhline(step["value"], color=step["color"], linestyle=":")
-        axis.set_title(f"{title} [{panel['fieldConfig']['defaults']['unit']}]", fontsize=10)
-        if 0 < len(series) <= 12:
-            axis.legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=60)
+    board = json.loads(FILE.read_text())["panels"]
+    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board)
+    end = max(float(one["values"][-1][0]) for _, series in shown.values() for _, one in series) - start
+    figure = pyplot.figure(figsize=(14, height * 0.25))
+    for panel in board:
+        place = panel["gridPos"]
+        left, top = place["x"] / 24, 1 - place["y"] / height
+        if panel["type"] == "row":
+            figure.text(0.01, top - 0.7 / height, panel["title"], fontsize=11, weight="bold")
+            continue
+        _, series = shown[panel["title"]]
+        box = (left + 0.035, top - (place["h"] - 0.9) / height, place["w"] / 24 - 0.045, (place["h"] - 2.2) / height)
+        draw_panel(figure.add_axes(box), panel, series, start, end)
+    figure.savefig(picture, dpi=90)
+    # Few colours are enough, and the file stays small.
+    Image.open(picture).convert("RGB").quantize(32).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

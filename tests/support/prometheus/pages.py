@@ -94,6 +94,19 @@ def registry(exposed):
     return found
 
 
+def values_of(labels):
+    """label -> its values, of a column of metrics.md."""
+    return {told.partition(": ")[0]: set(filter(None, told.partition(": ")[2].split(", "))) for told in labels.split("; ")}
+
+
+def check_fresh(exposed):
+    """A relay that has just started has each label value of metrics.md, and no other."""
+    for name, (_, labels, _) in registry(exposed).items():
+        written, there = values_of(documented()[name][1]), values_of(labels)
+        for label in there.keys() - {"`durability`"}:
+            assert written[label] == there[label], f"{name}: {label}: {sorted(written[label] ^ there[label])} is only in one of metrics.md and registry"
+
+
 def check_metrics(exposed):
     lint = subprocess.run(["promtool", "check", "metrics"], input=exposed, capture_output=True, text=True)
     assert lint.returncode == 0 and not lint.stderr, lint.stderr

@@ -129,6 +129,7 @@ def storm(programs, binary):
     small = {"OUTBOX__MAX_BYTES": "8MiB", "OUTBOX__RESERVE": "1MiB", "IDEMPOTENCY__MAX_BYTES": "1MiB"}
     settings = {"fleet": {"OUTBOX__DURABILITY": "pod"}, "full": small}
     relays = {name: Relay(programs, binary, name, settings.get(name)) for name in EXPECTED}
+    pages.check_fresh(relays["calm"].metrics())
     receivers = Receivers()
     scraped = [(relay, PODS if name == "fleet" else 1) for name, relay in relays.items()]
     prometheus = Prometheus(programs, scraped, alertmanager(programs, receivers))

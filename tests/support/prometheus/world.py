@@ -227,7 +227,8 @@ class Receivers:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def of(self, namespace):
-        return [kept for kept in self.notifications if kept[1] == namespace and kept[2] == "firing"]
+        """Whatever was sent, that all is well again included."""
+        return [kept for kept in self.notifications if kept[1] == namespace]
 
 
 def alertmanager(programs, receivers):

@@ -2,16 +2,20 @@
 //! the file opened anew, with growing waits. The process stays.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Writer;
+use crate::metrics::StoreError;
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Orphan;
 use crate::outbox::sqlite::recovery;
+use crate::outbox::sqlite::row::Books;
 use crate::outbox::sqlite::store::{Failure, Store};
+use crate::outbox::sqlite::wal;
 
 /// The waits between attempts to open the file again.
 const REOPEN_MIN: Duration = Duration::from_millis(100);
@@ -21,11 +25,13 @@ const REOPEN_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Reopen {
     pub(super) at: Instant,
     wait: Duration,
+    /// The counts that callers were answered by; the file that is opened may know less.
+    books: Option<Books>,
 }
 
 impl Reopen {
     pub(super) fn starting(now: Instant) -> Self {
-        Self { at: now, wait: REOPEN_MIN }
+        Self { at: now, wait: REOPEN_MIN, books: None }
     }
 
     fn put_off(&mut self, now: Instant) {
@@ -50,7 +56,7 @@ impl Writer {
         self.landing = None;
         let unanswered = (self.undo_open(), std::mem::take(&mut self.unanswered));
         let former = self.store.take();
-        let books = former.as_ref().map(|store| store.books);
+        self.reopen.books = former.as_ref().map(|store| store.durable).or(self.reopen.books);
         match (fault, former) {
             (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
             (_, former) => drop(former),
@@ -59,9 +65,7 @@ impl Writer {
         self.refuse();
         match fault {
             Fault::Damaged(_) => {
-                self.epoch += 1;
-                let opened = recovery::quarantine(&mut self.env, self.epoch, books);
-                self.opened(opened);
+                self.open_anew(|writer| recovery::quarantine(&mut writer.env, writer.epoch, writer.reopen.books));
             }
             Fault::Gone => self.reopen(),
             Fault::Full(_) | Fault::Broken(_) => self.reopen.put_off(self.env.clock.instant()),
@@ -72,8 +76,20 @@ impl Writer {
     }
 
     pub(super) fn reopen(&mut self) {
+        self.open_anew(|writer| {
+            writer.come_home()?;
+            open_or_quarantine(&mut writer.env, writer.epoch, writer.reopen.books)
+        });
+    }
+
+    /// The reader lets go of the file first: all connections of a process share what SQLite knows of the WAL, and one
+    /// that was opened while nothing could be written lets none of them write any more.
+    fn open_anew(&mut self, open: impl FnOnce(&mut Self) -> Result<Store, Failure>) {
+        let shared = Arc::clone(&self.shared);
+        let mut looks = shared.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks = None;
         self.epoch += 1;
-        let opened = self.come_home().and_then(|()| open_or_quarantine(&mut self.env, self.epoch));
+        let opened = open(self);
         self.opened(opened);
     }
 
@@ -88,6 +104,11 @@ impl Writer {
 
     fn opened(&mut self, opened: Result<Store, Failure>) {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        let known = self.reopen.books;
+        let opened = opened.and_then(|mut store| {
+            store.admit_loss(&self.env, known)?;
+            Ok(store)
+        });
         match opened {
             Ok(store) => {
                 tracing::info!(event = "outbox_reopened", "the outbox works again");
@@ -96,7 +117,7 @@ impl Writer {
                     self.stats.recovered = store.books.ledger.undelivered();
                 }
                 self.store = Some(store);
-                self.reopen.wait = REOPEN_MIN;
+                (self.reopen.wait, self.reopen.books) = (REOPEN_MIN, None);
                 self.is_oldest_known = false;
             }
             Err(failure) => {
@@ -110,19 +131,37 @@ impl Writer {
     }
 }
 
-/// Opens the file; a damaged one is moved aside.
-pub(in crate::outbox::sqlite) fn open_or_quarantine(env: &mut Env, epoch: u64) -> Result<Store, Failure> {
+/// Opens the file; a damaged one is moved aside. `known`: the counts, if the process has them.
+pub(in crate::outbox::sqlite) fn open_or_quarantine(
+    env: &mut Env,
+    epoch: u64,
+    known: Option<Books>,
+) -> Result<Store, Failure> {
     if env.home.quarantine().is_some() || env.waiting_orphan().is_some() {
-        return recovery::quarantine(env, epoch, None);
+        return recovery::quarantine(env, epoch, known);
     }
+    tell_of_damaged_wal(env);
     let first_seq = recovery::first_seq(env);
     match Store::open(env, epoch, first_seq) {
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
             env.metrics.outbox_errors.with(fault.label()).inc();
-            recovery::quarantine(env, epoch, None)
+            recovery::quarantine(env, epoch, known)
         }
         // On a full disk not even the WAL's index can be made; the reserve makes room for it.
         Err(Failure::Fault(_)) if env.disk_is_full() => Store::open(env, epoch, first_seq),
         other => other,
+    }
+}
+
+/// SQLite passes over what lies behind a wrong byte of the WAL in silence; nothing more than telling can be done.
+fn tell_of_damaged_wal(env: &Env) {
+    let transactions = wal::transactions_behind_damage(&env.home.wal());
+    if transactions > 0 {
+        env.metrics.outbox_errors.with(StoreError::Corrupt).inc();
+        tracing::error!(
+            event = "outbox_wal_damaged",
+            transactions,
+            "the write-ahead log is damaged: what was stored by its last transactions is lost"
+        );
     }
 }

@@ -44,6 +44,10 @@ impl Writer {
         // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
         // too large for that is cut.
         let is_large = self.env.home.wal_bytes() > WAL_MAX_BYTES;
+        if is_large {
+            self.land_synced(true)?;
+        }
+        let Some(store) = &self.store else { return Ok(()) };
         let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
         if is_done {
             self.stats.checkpointed_at = Some(self.env.clock.now());
@@ -64,6 +68,8 @@ impl Writer {
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
             store.sql.vacuum(VACUUM_PAGES)?;
+            // Each page that is given back is written, or one that takes its place.
+            self.wal_growth = self.wal_growth.saturating_add(2 * VACUUM_PAGES * FRAME_BYTES);
             store.measure()?;
         }
         let goes_on = vacuums || self.has_chores;
@@ -77,6 +83,7 @@ impl Writer {
 
     /// An idle store holds no trace of events that ended: free pages are gone, and so is the WAL.
     fn erase_leftovers(&mut self) -> Result<(), Fault> {
+        self.land_synced(true)?;
         let Some(store) = &self.store else { return Ok(()) };
         if store.sql.checkpoint_and_truncate()? {
             self.stats.checkpointed_at = Some(self.env.clock.now());

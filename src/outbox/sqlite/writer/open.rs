@@ -30,8 +30,8 @@ pub(super) struct Landing {
     pub(super) flights: Vec<(u64, After)>,
     pub(super) intended: Vec<u64>,
     pub(super) counts: Counts,
-    /// Everything below is durable.
-    pub(super) next_seq: u64,
+    /// The counts after it.
+    pub(super) books: Books,
     /// How many events it appended or settled.
     pub(super) events: usize,
     /// When its commit began.
@@ -103,7 +103,7 @@ impl Open {
             flights: Vec::new(),
             intended: Vec::new(),
             counts: std::mem::take(&mut store.counts),
-            next_seq: store.books.next_seq,
+            books: store.books,
             events: self.commands.iter().map(events_of).sum(),
             started,
         };

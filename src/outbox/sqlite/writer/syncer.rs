@@ -30,9 +30,9 @@ pub(super) struct Commit {
 
 impl Commit {
     /// Returns when the commit is on stable storage, in files that a later start finds.
-    pub(super) fn make_durable(&mut self) -> Result<(), Fault> {
+    pub(super) fn make_durable(&self) -> Result<(), Fault> {
         self.wal.sync_data().map_err(|error| sync_fault(&error))?;
-        if self.place.is_kept(&self.home) { Ok(()) } else { Err(Fault::Gone) }
+        if self.place.is_untouched(&self.home) { Ok(()) } else { Err(Fault::Gone) }
     }
 }
 
@@ -69,7 +69,7 @@ impl Syncer {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (done, results) = sync_channel(1);
         let run = move || {
-            for Job { mut commit, answers } in todo {
+            for Job { commit, answers } in todo {
                 let (result, answers) = match commit.make_durable() {
                     Ok(()) => (Ok(()), answers),
                     Err(fault) => (Err((fault, answers)), Vec::new()),

@@ -58,7 +58,7 @@ impl Writer {
         };
         let Some(store) = &mut self.store else { return Ok(()) };
         let wal = store.wal(&self.env.home)?;
-        let mut commit = Commit { wal, place: store.place, home: self.env.home.clone() };
+        let commit = Commit { wal, place: store.place, home: self.env.home.clone() };
         self.publish();
         if self.shared.inbox.is_quiet() {
             // Nobody else waits: no other thread need be woken.
@@ -124,7 +124,7 @@ impl Writer {
         durable?;
         let Some(store) = &mut self.store else { return Ok(()) };
         store.landing.clear();
-        store.durable_seq = landing.next_seq;
+        store.durable = landing.books;
         for seq in landing.intended {
             store.queue.intended(seq);
         }
@@ -197,6 +197,8 @@ impl Writer {
                 return Err(fault);
             }
         };
+        // It may have copied or deleted much more than its commands say.
+        self.wal_growth = u64::MAX;
         let Some(store) = &mut self.store else { return Ok(None) };
         if store.recovery.is_none() {
             self.env.orphans.clear();
@@ -204,7 +206,7 @@ impl Writer {
         for seq in abandoned {
             store.queue.land(*seq);
         }
-        let is_kept = store.place.is_kept(&self.env.home);
+        let is_kept = store.place.is_kept(&self.env.home, &store.sql);
         self.land(if is_kept { Ok(()) } else { Err(Fault::Gone) })?;
         self.answers.extend(answers);
         Ok(slice)

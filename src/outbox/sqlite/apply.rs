@@ -347,15 +347,6 @@ impl Store {
         }
     }
 
-    /// Forgets the failed attempts of an event.
-    pub(super) fn forget_history(&mut self, seq: u64) -> Result<(), Fault> {
-        if self.sql.delete_progress(seq)? {
-            self.books.failed = self.books.failed.saturating_sub(1);
-        }
-        self.sql.delete_attempts(seq)?;
-        Ok(())
-    }
-
     /// Forgets what was remembered long enough; as much as `delivered` adds, and a little more.
     pub(super) fn forget(&mut self, env: &Env, delivered: u64) -> Result<(), Fault> {
         let now = env.clock.now();

@@ -139,6 +139,15 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets the failed attempts of an event.
+    pub(super) fn forget_history(&mut self, seq: u64) -> Result<(), Fault> {
+        if self.sql.delete_progress(seq)? {
+            self.books.failed = self.books.failed.saturating_sub(1);
+        }
+        self.sql.delete_attempts(seq)?;
+        Ok(())
+    }
+
     /// Puts a dead letter back. What was read of the queue before must not overtake it, and what was
     /// not read yet must not be overtaken by it:
     ///

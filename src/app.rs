@@ -131,7 +131,7 @@ pub fn build(
     let pause_file = PauseFile::new(&settings.outbox.dir);
     take_up_pause(&pause_file, &handle, &*clock).map_err(StartError::Pause)?;
     let ingress = Ingress::new(settings.ingest.clone(), outbox.clone(), clock.clone(), metrics.clone(), handle.flow())?;
-    let reads = Reads::new(settings.reads.clone(), cello.clone(), clock.clone(), metrics.clone());
+    let reads = Reads::new(settings.reads.clone(), cello.clone(), handle.open_since(), clock.clone(), metrics.clone());
     let ingress = ingress.with_reads(Arc::new(move |request| reads.answer(request)));
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let sources = Sources::new(metrics.clone(), outbox.clone());

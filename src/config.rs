@@ -123,6 +123,8 @@ pub struct Whereabouts {
     pub socket: PathBuf,
     /// `outbox.dir`
     pub dir: PathBuf,
+    /// `outbox.durability`
+    pub durability: String,
     /// `shutdown.deadline`
     pub deadline: Duration,
 }
@@ -145,6 +147,7 @@ pub fn whereabouts(sources: &Sources) -> Result<Whereabouts, Faults> {
         ops: reader.some_addresses("ops.listen"),
         socket: sections::socket(&mut reader),
         dir: reader.path("outbox.dir"),
+        durability: reader.text("outbox.durability").to_owned(),
         deadline: reader.duration("shutdown.deadline"),
     };
     let (_, faults) = reader.finish();

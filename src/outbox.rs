@@ -58,6 +58,7 @@ use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::reason::Reason;
 pub use decisions::{DeadGroup, Erased, Replayed, Terms, may_be_counted};
+pub(crate) use decisions::{names_user, unsure_of};
 pub use lease::Lease;
 
 /// An answer of the store that is waited for.
@@ -280,6 +281,11 @@ pub enum Outcome {
     },
     /// Nothing burned: back to where it was.
     Release,
+    /// The same, but it was sent, and nobody knows what became of it: Cello may have it.
+    Unsure {
+        /// What is known.
+        attempt: Attempt,
+    },
     /// Given up or refused; waits for an operator. `attempt.reason` may differ from `reason`
     /// (`exhausted` after an `http_5xx`, say).
     Dead {
@@ -421,10 +427,14 @@ pub struct Detail {
     pub listed: Listed,
     /// The body; to be shown only if asked for.
     pub body: Bytes,
+    /// It is what was stored; `false`: the disk damaged it.
+    pub is_intact: bool,
     /// Its last attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
-    /// It is dead, and since this time a later event of its user is delivered.
+    /// It is dead, and since this time at the latest a later event of its user is delivered.
     pub overtaken_at: Option<Timestamp>,
+    /// Cello may have it, though no attempt says so: what is known of when it was sent.
+    pub unsure: Option<Attempt>,
 }
 
 /// So many of an undelivered event's attempts are kept.
@@ -480,6 +490,8 @@ pub struct Stats {
     pub volume_bytes: u64,
     /// Free bytes of the volume.
     pub volume_free_bytes: u64,
+    /// Dead letters take their share: another one would be held back.
+    pub dead_letters_full: bool,
     /// Damaged files moved aside in the outbox directory.
     pub quarantined_files: u64,
     /// When the last checkpoint succeeded.

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! ingress ─▶ target (path: decoded once, checked, written anew) ─▶ cache ─▶ flight ─▶ upstream ─▶ cello
-//!                                                                   fresh?   one for   turn, deadline
-//!                                                                            many
+//!                                                                   fresh?   one for   breaker,
+//!                                                                            many      turn, deadline
 //! ```
 //!
 //! Cello's status, body and content type come back unchanged. What fails on the way is said in Cello's
 //! shape, `{"message", "reason"}`, with 502, 503 or 504; where the settings allow it an old answer stands
 //! in. Only a 200 with JSON is ever kept. Nothing here names a user in a log or a metric.
 
+mod breaker;
 mod cache;
 mod flight;
 #[cfg(fuzzing)]
@@ -29,10 +30,11 @@ use hyper::{Method, Request, StatusCode};
 use crate::cello::Cello;
 use crate::clock::Clock;
 use crate::metrics::{Code, Metrics, ReadRoute};
+pub use breaker::OpenSince;
 use cache::{Cache, Kept};
 use flight::{Flights, Landed};
 pub use reply::Reply;
-use reply::{CacheStatus, Forwarded};
+use reply::{CacheStatus, Forwarded, Instead};
 use target::Target;
 use upstream::Upstream;
 
@@ -77,12 +79,18 @@ struct Shared {
 }
 
 impl Reads {
-    /// Reads through this client. Sends nothing yet.
+    /// Reads through this client, which go by the breaker that is told of by `open_since`. Sends nothing yet.
     #[must_use]
-    pub fn new(settings: Settings, cello: Arc<Cello>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: Settings,
+        cello: Arc<Cello>,
+        open_since: OpenSince,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let shared = Shared {
             allow_depersonalize: settings.allow_depersonalize,
-            upstream: Upstream::new(cello, settings.concurrency, settings.timeout),
+            upstream: Upstream::new(cello, open_since, settings.concurrency, settings.timeout),
             cache: Cache::new(&settings, clock.clone(), metrics.clone()),
             flights: Arc::default(),
             clock,
@@ -137,11 +145,22 @@ impl Shared {
         }
         let found = self.cache.find(&target).await;
         let forwarded = if found.is_some() { Forwarded::Stale } else { Forwarded::Miss };
-        if let Some(kept) = found.filter(Kept::is_fresh) {
-            self.metrics.read_cache_hits.with(route).inc();
-            return reply::kept(kept, None);
-        }
         let fetch = || Arc::clone(self).fetch_unless_kept(target.clone());
+        match found {
+            Some(kept) if kept.is_fresh() => {
+                self.metrics.read_cache_hits.with(route).inc();
+                return reply::kept(kept, Instead::OfNothing);
+            }
+            Some(kept) if self.upstream.breaker.is_in_doubt() => {
+                if self.upstream.breaker.wants_trial() {
+                    // Nobody waits for it: it finds out whether Cello is back, and renews what is kept.
+                    self.flights.join(&target, fetch);
+                }
+                self.metrics.read_stale_served.with(route).inc();
+                return reply::kept(kept, Instead::OfAsking);
+            }
+            _ => {}
+        }
         let (landing, shared) = self.flights.join(&target, fetch);
         if shared {
             self.metrics.read_coalesced.inc();
@@ -160,12 +179,17 @@ impl Shared {
             && forwarded != Forwarded::Request
             && let Some(kept) = self.cache.find(target).await
         {
+            // Another read may have brought it meanwhile.
+            if kept.is_fresh() {
+                self.metrics.read_cache_hits.with(target.route()).inc();
+                return reply::kept(kept, Instead::OfNothing);
+            }
             self.metrics.read_stale_served.with(target.route()).inc();
-            return reply::kept(kept, Some(status));
+            return reply::kept(kept, Instead::OfAnswer(status));
         }
         let status = |stored| CacheStatus { forwarded, stored, collapsed: shared };
         match landed {
-            Landed::Kept(kept) => reply::kept(kept, None),
+            Landed::Kept(kept) => reply::kept(kept, Instead::OfNothing),
             Landed::Fetched { answer, stored } => reply::passed_on(answer, status(stored)),
             Landed::Failed(failure) => reply::failed(failure, status(false)),
         }
@@ -211,7 +235,7 @@ impl Shared {
         match landed.await {
             Landed::Fetched { answer, .. } => reply::passed_on(answer, status),
             Landed::Failed(failure) => reply::failed(failure, status),
-            Landed::Kept(kept) => reply::kept(kept, None),
+            Landed::Kept(kept) => reply::kept(kept, Instead::OfNothing),
         }
     }
 }

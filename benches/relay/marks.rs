@@ -31,6 +31,7 @@ impl Marks {
         marks.backlog(results);
         marks.latency(results);
         marks.reads(results);
+        marks.listing(results);
         marks.footprint(results);
         marks
     }
@@ -96,6 +97,16 @@ impl Marks {
             let kept = ratio("delivery, flooded", "delivery, quiet", "deliv./s");
             self.add(format!("delivery under a flood / without, {cello}"), kept, Bound::AtLeast(0.7), "x");
         }
+    }
+
+    fn listing(&mut self, results: &Results) {
+        let slowest = |found: Option<f64>, (_, one): (&str, f64)| Some(found.map_or(one, |found| found.max(one)));
+        let pages = results.all("listing", "most ms").into_iter().fold(None, slowest);
+        self.add("slowest page, 1,000,000 pending, 100,000 dead", pages, Bound::AtMost(50.0), "ms");
+        let rate = |who| results.median("listing", who, "events/s");
+        let figure =
+            rate("ingest, pages are turned").zip(rate("ingest, nobody lists")).map(|(beside, alone)| beside / alone);
+        self.add("ingest while pages are turned / without", figure, Bound::AtLeast(0.9), "x");
     }
 
     fn footprint(&mut self, results: &Results) {

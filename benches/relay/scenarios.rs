@@ -4,6 +4,7 @@ mod backlog;
 mod disk;
 mod footprint;
 mod latency;
+mod listing;
 mod reads;
 mod throughput;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cello_relay::event::EventId;
 use tempfile::TempDir;
 
 use crate::results::Results;
@@ -58,11 +60,13 @@ pub(crate) struct Bench {
     pub(crate) results: Results,
     /// Outboxes with so many pending events, kept for later rounds.
     filled: BTreeMap<u64, Arc<TempDir>>,
+    /// One with dead letters too, and an event deep in it.
+    large: Option<(Arc<TempDir>, EventId)>,
 }
 
 impl Bench {
     pub(crate) fn new(plan: Plan) -> Self {
-        Self { plan, results: Results::default(), filled: BTreeMap::new() }
+        Self { plan, results: Results::default(), filled: BTreeMap::new(), large: None }
     }
 }
 
@@ -82,6 +86,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ("delivery", latency::delivery),
     ("reads", reads::hits),
     ("interference", reads::interference),
+    ("listing", listing::run),
     ("idle", footprint::idle),
     ("trickle", footprint::trickle),
     ("tenth", footprint::tenth),

@@ -151,7 +151,8 @@ pub(super) fn export(parts: &Parts, query: Query) -> Response<Body> {
     reply::with_type(StatusCode::OK, "application/x-ndjson", body.boxed_unsync())
 }
 
-/// One page as NDJSON, and where the next one starts.
+/// One page as NDJSON, and where the next one starts. What the disk damaged is no event any more and left out; it is
+/// listed as `corrupt`.
 async fn export_page(
     dead: &dyn DeadLetters,
     filter: &Filter,
@@ -163,7 +164,7 @@ async fn export_page(
     for listed in &page {
         if !reveal {
             chunk.push_str(&view::listed(listed, false).to_string());
-        } else if let Some(detail) = dead.show(listed.id).await? {
+        } else if let Some(detail) = dead.show(listed.id).await?.filter(|detail| detail.is_intact) {
             chunk.push_str(&String::from_utf8_lossy(&detail.body));
         } else {
             continue;

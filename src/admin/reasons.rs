@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::snapshot::Snapshot;
 use crate::clock::Timestamp;
 use crate::forwarder::Pause;
-use crate::outbox::Ledger;
+use crate::outbox::Stats;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,15 +78,15 @@ pub fn reasons(snapshot: &Snapshot) -> Vec<Finding> {
     found
 }
 
-/// The same of a relay that does not run, as the API shows them: what lies in its outbox, and a pause that the
-/// next start keeps.
+/// The same of a relay that does not run, as the API shows them: what lies in its outbox and on what disk
+/// (`outbox.durability`), and a pause that the next start keeps.
 #[must_use]
-pub fn of_a_stopped(ledger: Ledger, oldest: Option<Timestamp>, pause: Option<Pause>, now: Timestamp) -> Value {
-    let mut snapshot = Snapshot { now, ..Snapshot::default() };
-    (snapshot.stats.ledger, snapshot.stats.oldest) = (ledger, oldest);
+pub fn of_a_stopped(stats: Stats, durability: &str, pause: Option<Pause>, now: Timestamp) -> Value {
+    let mut snapshot = Snapshot { now, stats, ..Snapshot::default() };
+    durability.clone_into(&mut snapshot.about.durability);
     snapshot.forwarder.paused = pause.filter(|pause| pause.left(now).is_some());
     // What a loop or a listener would know is not known here.
-    let told = ["paused", "dead_letters", "lost_events"];
+    let told = ["paused", "backlog_on_pod_disk", "dead_letters", "lost_events", "quarantined"];
     reasons(&snapshot).iter().filter(|finding| told.contains(&finding.code)).map(Finding::json).collect()
 }
 

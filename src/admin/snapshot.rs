@@ -17,8 +17,6 @@ pub struct Snapshot {
     pub about: About,
     /// The outbox as of its last commit.
     pub stats: Stats,
-    /// Dead letters take all of their share: further ones are held back.
-    pub dead_held_back: bool,
     /// Who empties it.
     pub forwarder: forwarder::Snapshot,
     /// The access token.

@@ -17,7 +17,6 @@ impl Parts {
             started_at: self.started_at,
             about: self.about.clone(),
             stats: self.outbox.stats(),
-            dead_held_back: self.watch.is_dead_held_back(self.clock.instant()),
             forwarder: self.forwarder.snapshot(),
             token: self.cello.token_status(),
             clock_skew: self.cello.clock_skew(),

@@ -34,6 +34,7 @@ pub fn detail(detail: &Detail, reveal: bool) -> Value {
     let mut shown = listed(&detail.listed, reveal);
     shown["history"] = detail.attempts.iter().map(|one| attempt(one, reveal)).collect();
     shown["overtakenAt"] = json!(detail.overtaken_at.map(|at| at.to_string()));
+    shown["unsure"] = detail.unsure.as_ref().map_or(Value::Null, |one| attempt(one, reveal));
     shown["warnings"] = json!(warnings(detail));
     shown["support"] = json!(support(detail));
     shown["body"] = if reveal { body(detail) } else { json!(REDACTED) };
@@ -47,7 +48,9 @@ fn warnings(detail: &Detail) -> Vec<String> {
         .map(|at| format!("later events of this user are delivered since {at}: a replay reaches Cello out of order"));
     let counted = "Cello may have counted this event already: a replay may count it twice";
     let counted = detail.listed.may_be_counted.then(|| counted.to_owned());
-    overtaken.into_iter().chain(counted).collect()
+    let damaged = "the event does not match its checksum: the disk damaged it, and it is never sent";
+    let damaged = (!detail.is_intact).then(|| damaged.to_owned());
+    damaged.into_iter().chain(overtaken).chain(counted).collect()
 }
 
 /// What Cello's support needs to find an event, as text to paste; without personal data.
@@ -60,6 +63,12 @@ fn support(detail: &Detail) -> String {
         let status = attempt.status.map_or("no answer".to_owned(), |status| format!("status {status}"));
         let request = attempt.request_id.as_deref().unwrap_or("none");
         text.push_str(&format!("{} {status} ({}), apigw-requestid {request}\n", attempt.at, attempt.reason));
+    }
+    // Not an attempt that counted; it may be one that is listed above, of a former life.
+    if let Some(unsure) = detail.unsure.as_ref().filter(|unsure| detail.attempts.iter().all(|one| one.at != unsure.at))
+    {
+        let request = unsure.request_id.as_deref().unwrap_or("none");
+        text.push_str(&format!("{} sent, outcome unknown ({}), apigw-requestid {request}\n", unsure.at, unsure.reason));
     }
     text
 }
@@ -92,4 +101,47 @@ fn body(detail: &Detail) -> Value {
 /// Cello's own words may hold personal data.
 fn words(message: Option<&str>, reveal: bool) -> Option<&str> {
     message.map(|message| if reveal { message } else { REDACTED })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::{EventId, Trigger, UserId};
+    use crate::outbox::{Report, State};
+
+    fn attempt(second: i64, reason: Reason, request_id: &str) -> Attempt {
+        let at = Timestamp::from_millis(second * 1000);
+        Attempt { at, reason, status: Some(502), request_id: Some(request_id.into()), message: Some("someone".into()) }
+    }
+
+    #[test]
+    fn cellos_support_is_told_of_a_send_without_an_answer_that_was_no_attempt() {
+        let report = Report {
+            state: State::Dead,
+            attempts: 1,
+            next_attempt_at: None,
+            delivered_at: None,
+            reason: Some(Reason::Http422),
+            message: None,
+            request_id: None,
+        };
+        let id = EventId::new(Timestamp::from_millis(0), 1, 0);
+        let user = UserId::new("someone");
+        let listed = Listed { id, user, trigger: Trigger::None, body_bytes: 2, report, may_be_counted: true };
+        let body = bytes::Bytes::from_static(b"{}");
+        let attempts = vec![attempt(1, Reason::Http422, "r-1=")];
+        let unsure = Some(attempt(2, Reason::Http5xx, "r-2="));
+        let mut detail = Detail { listed, body, is_intact: true, attempts, overtaken_at: None, unsure };
+        let text = support(&detail);
+        let lines = text.lines().filter(|line| line.contains("r-2=")).collect::<Vec<_>>();
+        assert_eq!(
+            lines,
+            ["1970-01-01T00:00:02.000Z sent, outcome unknown (http_5xx), apigw-requestid r-2="],
+            "{text}"
+        );
+        assert!(!text.contains("someone"));
+        detail.attempts.push(attempt(2, Reason::Http5xx, "r-2="));
+        assert_eq!(support(&detail).matches("r-2=").count(), 1, "an attempt that is listed is told once");
+    }
 }

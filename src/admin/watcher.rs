@@ -13,15 +13,11 @@ use super::Parts;
 use super::reasons::{Finding, Severity};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
-use crate::reason::Reason;
 
 /// How long a step of the rates is, and how often it is looked whether a reason came or went.
 const STEP: Duration = Duration::from_secs(10);
 /// Steps kept: 15 minutes.
 const STEPS: usize = 90;
-/// What is held back for want of room among dead letters is tried every 5 minutes: after twice that without
-/// one the share is free again.
-const HELD_BACK_FOR: Duration = Duration::from_secs(600);
 /// A reason that comes and goes is logged so often at most.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
@@ -38,8 +34,6 @@ struct State {
     /// The same in each of the last steps, oldest first.
     steps: VecDeque<[u64; 3]>,
     until: Option<Timestamp>,
-    held_back: u64,
-    held_back_at: Option<Instant>,
     known: BTreeMap<&'static str, Known>,
 }
 
@@ -69,12 +63,6 @@ impl Watch {
         }
     }
 
-    /// Whether dead letters were held back lately.
-    pub(super) fn is_dead_held_back(&self, now: Instant) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.held_back_at.is_some_and(|at| now.saturating_duration_since(at) < HELD_BACK_FOR)
-    }
-
     /// The rates as the API shows them.
     pub(super) fn rates(&self) -> Value {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,10 +74,9 @@ impl Watch {
     }
 
     /// Ends a step of the rates.
-    fn step(&self, metrics: &Metrics, now: Timestamp, instant: Instant) {
+    fn step(&self, metrics: &Metrics, now: Timestamp) {
         let failed = metrics.delivery_retries.total() + metrics.dead_lettered.total();
         let totals = [metrics.accepted.total(), metrics.delivered.total(), failed];
-        let held_back = metrics.delivery_retries.with(Reason::DeadLettersFull).get();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut state.totals, totals);
         state.steps.push_back(std::array::from_fn(|place| totals[place].saturating_sub(before[place])));
@@ -97,9 +84,6 @@ impl Watch {
             state.steps.pop_front();
         }
         state.until = Some(now);
-        if held_back > state.held_back {
-            (state.held_back, state.held_back_at) = (held_back, Some(instant));
-        }
     }
 
     /// One line when a reason came and one when it went; a flapping one is told less often.
@@ -136,7 +120,7 @@ pub(super) async fn run(parts: Arc<Parts>) {
     loop {
         ticks.tick().await;
         let instant = parts.clock.instant();
-        parts.watch.step(&parts.metrics, parts.clock.now(), instant);
+        parts.watch.step(&parts.metrics, parts.clock.now());
         let (_, findings) = parts.findings();
         parts.watch.log(&findings, instant);
     }
@@ -146,6 +130,7 @@ pub(super) async fn run(parts: Arc<Parts>) {
 mod tests {
     use super::*;
     use crate::event::Trigger;
+    use crate::reason::Reason;
 
     fn finding(since: Option<Timestamp>) -> Finding {
         let sentence = "It is so.".to_owned();
@@ -184,27 +169,16 @@ mod tests {
 
     #[test]
     fn rates_are_counts_of_steps_and_the_oldest_step_goes() {
-        let (watch, metrics, now) = (Watch::default(), Metrics::new(), Instant::now());
+        let (watch, metrics) = (Watch::default(), Metrics::new());
         for step in 0..=STEPS {
             metrics.accepted.with(Trigger::None).inc_by(step as u64);
             metrics.delivery_retries.with(Reason::Http5xx).inc();
-            watch.step(&metrics, at(10 * step as i64), now);
+            watch.step(&metrics, at(10 * step as i64));
         }
         let rates = watch.rates();
         let accepted = rates["accepted"].as_array().unwrap();
         assert_eq!((accepted.len(), &accepted[0], &accepted[STEPS - 1]), (STEPS, &json!(1), &json!(STEPS)));
         assert_eq!((&rates["failed"][7], &rates["delivered"][7]), (&json!(1), &json!(0)));
         assert_eq!(rates["until"], at(900).to_string());
-    }
-
-    #[test]
-    fn dead_letters_are_held_back_until_none_was_for_a_while() {
-        let (watch, metrics, now) = (Watch::default(), Metrics::new(), Instant::now());
-        assert!(!watch.is_dead_held_back(now));
-        metrics.delivery_retries.with(Reason::DeadLettersFull).inc();
-        watch.step(&metrics, at(0), now);
-        assert!(watch.is_dead_held_back(now + HELD_BACK_FOR - Duration::from_secs(1)));
-        watch.step(&metrics, at(10), now + HELD_BACK_FOR);
-        assert!(!watch.is_dead_held_back(now + HELD_BACK_FOR));
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Slot {
     pub(super) settled: u64,
     /// Whether calls can be authenticated, as the forwarder sees it.
     pub(super) access: Access,
+    /// There is no token, and the last attempt to get one failed.
+    pub(super) failing: bool,
 }
 
 impl Slot {
@@ -47,9 +49,9 @@ impl Slot {
         ends.is_none_or(|ends| Instant::now() < ends).then_some(token)
     }
 
-    /// Waiting longer leads nowhere: the keys must change first.
+    /// Waiting leads nowhere, or nobody knows for how long: the keys must change first, or Cello must mend.
     fn is_hopeless(&self) -> bool {
-        matches!(self.access, Access::Refused(_) | Access::Missing(_))
+        self.failing || matches!(self.access, Access::Refused(_) | Access::Missing(_))
     }
 }
 
@@ -79,7 +81,7 @@ impl Tokens {
     pub(super) fn new(open: bool) -> Self {
         let access = if open { Access::Granted } else { Access::Waiting };
         Self {
-            slot: watch::Sender::new(Slot { token: None, open, settled: 0, access }),
+            slot: watch::Sender::new(Slot { token: None, open, settled: 0, access, failing: false }),
             access: watch::Sender::new(access),
             rejected: watch::Sender::default(),
             status: watch::Sender::new(TokenStatus { access, ..TokenStatus::default() }),
@@ -172,7 +174,7 @@ mod tests {
 
     fn slot(generation: u64, settled: u64, access: Access) -> Slot {
         let token = Token { generation, value: "t".into() };
-        Slot { token: Some((token, None)), open: false, settled, access }
+        Slot { token: Some((token, None)), open: false, settled, access, failing: false }
     }
 
     fn soon() -> Instant {
@@ -201,10 +203,12 @@ mod tests {
         let tokens = Tokens::new(false);
         let start = Instant::now();
         for access in [Access::Refused(Timestamp::default()), Access::Missing(Timestamp::default())] {
-            tokens.publish(Slot { token: None, open: false, settled: 0, access });
+            tokens.publish(Slot { token: None, open: false, settled: 0, access, failing: false });
             assert!(tokens.get(soon()).await.is_err());
             assert!(tokens.newer_than(1, soon()).await.is_err());
         }
+        tokens.publish(Slot { token: None, open: false, settled: 0, access: Access::Waiting, failing: true });
+        assert!(tokens.get(soon()).await.is_err());
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 

@@ -132,9 +132,12 @@ fn outcome(
     at: crate::clock::Timestamp,
 ) -> Outcome {
     let reason = reason_of(&judgement);
-    let Judgement { status, request_id, message, retry_after, .. } = judgement;
+    let Judgement { status, request_id, message, retry_after, outcome_unknown, .. } = judgement;
     match fate {
         Fate::Delivered => Outcome::Delivered { request_id },
+        Fate::Release if outcome_unknown => {
+            Outcome::Unsure { attempt: Attempt { at, reason, status, request_id, message: None } }
+        }
         Fate::Release => Outcome::Release,
         Fate::Retry { strike } => {
             let attempt = Attempt { at, reason, status, request_id, message };

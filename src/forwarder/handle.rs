@@ -25,6 +25,12 @@ impl Handle {
         self.shared.flow()
     }
 
+    /// Since when the breaker is open, with a probe under way or not, and changes of that.
+    #[must_use]
+    pub fn open_since(&self) -> watch::Receiver<Option<Instant>> {
+        self.shared.open_since()
+    }
+
     /// Starts no send for a while, or until [`Handle::resume`]; what was sent goes on.
     pub fn pause(&self, wait: Option<Duration>) {
         let since = self.shared.deps.clock.now();

@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) backoff: Mutex<Backoff>,
     state: Mutex<State>,
     flow: watch::Sender<Flow>,
+    /// Since when the breaker is open.
+    open_since: watch::Sender<Option<Instant>>,
     /// Wakes the loop: a slot or an order came.
     changed: Notify,
     /// Wakes those who wait until nothing is under way.
@@ -73,6 +75,7 @@ impl Shared {
             backoff: Mutex::new(backoff),
             state: Mutex::new(state),
             flow: watch::Sender::default(),
+            open_since: watch::Sender::default(),
             changed: Notify::new(),
             idle: Notify::new(),
             abort: Notify::new(),
@@ -110,6 +113,7 @@ impl Shared {
             state.breaker_since = self.deps.clock.now();
         }
         if before.circuit_open != view.circuit_open {
+            self.open_since.send_replace(view.circuit_open.then(|| self.deps.clock.instant()));
             if view.circuit_open {
                 warn!(event = "circuit_opened", "events of many users failed in a row: only probes are sent");
             } else {
@@ -196,6 +200,10 @@ impl Shared {
 
     pub(super) fn flow(&self) -> watch::Receiver<Flow> {
         self.flow.subscribe()
+    }
+
+    pub(super) fn open_since(&self) -> watch::Receiver<Option<Instant>> {
+        self.open_since.subscribe()
     }
 
     /// What was sent is settled, or never will be by this process.

@@ -1,8 +1,8 @@
 //! What operators decide about events, and what comes of it.
 
-use super::{ATTEMPTS_KEPT, Attempt};
+use super::Attempt;
 use crate::clock::Timestamp;
-use crate::event::EventId;
+use crate::event::{EventId, UserId};
 use crate::reason::Reason;
 
 /// How a replay goes about it.
@@ -91,11 +91,37 @@ pub struct DeadGroup {
 }
 
 /// Whether Cello may have counted an event that is dead for `reason` after these last of `made` attempts: a
-/// request was sent, and nobody knows what became of it.
+/// request was sent, and nobody knows what became of it. What is not kept, as only the last attempts are and
+/// none in what a damaged file gave back, may have been such a one. `is_unsure`: one was not burned.
 #[must_use]
-pub fn may_be_counted(reason: Option<Reason>, attempts: &[Attempt], made: u32) -> bool {
-    let is_forgotten = attempts.len() >= ATTEMPTS_KEPT && made as usize > attempts.len();
-    reason == Some(Reason::Ambiguous) || is_forgotten || attempts.iter().any(is_unknown)
+pub fn may_be_counted(reason: Option<Reason>, attempts: &[Attempt], made: u32, is_unsure: bool) -> bool {
+    let is_forgotten = made as usize > attempts.len();
+    reason == Some(Reason::Ambiguous) || is_unsure || is_forgotten || attempts.iter().any(is_unknown)
+}
+
+/// What is remembered of an event that may have been counted, before its attempts make room for others.
+pub(crate) fn unsure_of(attempts: &[Attempt], now: Timestamp) -> Attempt {
+    let unknown = attempts.iter().rfind(|attempt| is_unknown(attempt)).cloned();
+    let nothing = Attempt { at: now, reason: Reason::Ambiguous, status: None, request_id: None, message: None };
+    Attempt { message: None, ..unknown.unwrap_or(nothing) }
+}
+
+/// Whether a text names a user: the id stands there as it is, and not as a part of a longer word or number.
+pub(crate) fn names_user(text: &str, user: &UserId) -> bool {
+    let user = user.as_str();
+    let (Some(first), Some(last)) = (user.chars().next(), user.chars().next_back()) else { return false };
+    let goes_on =
+        |outer: Option<char>, inner: char| outer.is_some_and(char::is_alphanumeric) && inner.is_alphanumeric();
+    let mut from = 0;
+    while let Some(found) = text[from..].find(user) {
+        let (start, end) = (from + found, from + found + user.len());
+        let (before, after) = (text[..start].chars().next_back(), text[end..].chars().next());
+        if !goes_on(before, first) && !goes_on(after, last) {
+            return true;
+        }
+        from = start + first.len_utf8();
+    }
+    false
 }
 
 fn is_unknown(attempt: &Attempt) -> bool {
@@ -110,6 +136,7 @@ fn is_unknown(attempt: &Attempt) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::ATTEMPTS_KEPT;
 
     fn attempt(reason: Reason, status: Option<u16>) -> Attempt {
         Attempt { at: Timestamp::from_millis(0), reason, status, request_id: None, message: None }
@@ -117,17 +144,57 @@ mod tests {
 
     #[test]
     fn what_cello_may_have_counted_is_told_from_what_it_refused() {
-        let counted = |reason, status| may_be_counted(Some(Reason::Exhausted), &[attempt(reason, status)], 1);
+        let counted = |reason, status| may_be_counted(Some(Reason::Exhausted), &[attempt(reason, status)], 1, false);
         assert!([Reason::Timeout, Reason::Reset, Reason::NotJson].iter().all(|reason| counted(*reason, None)));
         assert!(counted(Reason::Http5xx, Some(502)) && !counted(Reason::Http5xx, Some(503)));
         assert!(!counted(Reason::Http422, Some(422)) && !counted(Reason::Connect, None));
-        assert!(may_be_counted(Some(Reason::Ambiguous), &[], 0));
+        assert!(may_be_counted(Some(Reason::Ambiguous), &[], 0, false));
+        assert!(may_be_counted(Some(Reason::Http422), &[attempt(Reason::Http422, Some(422))], 1, true));
     }
 
     #[test]
     fn attempts_that_were_forgotten_may_have_been_counted() {
         let refusals = vec![attempt(Reason::Http422, Some(422)); ATTEMPTS_KEPT];
-        assert!(!may_be_counted(Some(Reason::Exhausted), &refusals, ATTEMPTS_KEPT as u32));
-        assert!(may_be_counted(Some(Reason::Exhausted), &refusals, ATTEMPTS_KEPT as u32 + 1));
+        assert!(!may_be_counted(Some(Reason::Exhausted), &refusals, ATTEMPTS_KEPT as u32, false));
+        assert!(may_be_counted(Some(Reason::Exhausted), &refusals, ATTEMPTS_KEPT as u32 + 1, false));
+        assert!(may_be_counted(Some(Reason::Http422), &[], 1, false), "as a damaged file gives it back");
+        assert!(!may_be_counted(Some(Reason::Corrupt), &[], 0, false), "it was never sent");
+    }
+
+    #[test]
+    fn what_is_remembered_of_an_unknown_outcome_is_the_last_one_without_cellos_words() {
+        let words = Attempt { message: Some("words".into()), ..attempt(Reason::Timeout, None) };
+        let last = unsure_of(&[words, attempt(Reason::Http422, Some(422))], Timestamp::from_millis(9));
+        assert_eq!((last.reason, last.message, last.at), (Reason::Timeout, None, Timestamp::from_millis(0)));
+        assert_eq!(unsure_of(&[], Timestamp::from_millis(9)).at, Timestamp::from_millis(9));
+    }
+
+    #[test]
+    fn a_text_names_a_user_where_the_id_stands_alone_and_not_inside_another() {
+        for (text, user) in [
+            ("signup-user-1", "user-1"),
+            ("signup-user-1", "1"),
+            ("1", "1"),
+            ("user-10,user-1", "user-1"),
+            ("11 1", "1"),
+            ("user_1:signup", "user_1"),
+            ("a@b.example!", "a@b.example"),
+            ("aa-a", "a"),
+            ("für ü", "ü"),
+            ("x#7#", "#7#"),
+        ] {
+            assert!(names_user(text, &UserId::new(user)), "{text} names {user}");
+        }
+        for (text, user) in [
+            ("signup-user-10", "user-1"),
+            ("signup-user-10", "1"),
+            ("superuser-1", "user-1"),
+            ("für", "ü"),
+            ("a@b.examples", "a@b.example"),
+            ("", "1"),
+            ("anything", ""),
+        ] {
+            assert!(!names_user(text, &UserId::new(user)), "{text} does not name {user}");
+        }
     }
 }

@@ -148,6 +148,7 @@ impl Outbox for Memory {
             in_flight: inner.flying.len() as u64,
             retrying: failed.count() as u64,
             oldest: inner.waiting.values().next().map(|entry| entry.id.accepted_at()),
+            dead_letters_full: self.limits.max_dead > 0 && inner.ledger.dead >= self.limits.max_dead,
             refusing: is_full.then_some(AppendError::Full(Bound::Events)),
             ..Stats::default()
         }
@@ -175,7 +176,8 @@ impl DeadLetters for Memory {
         let entry = inner.waiting.get(&id.seq()).or_else(|| inner.dead.get(&id.seq())).filter(|entry| entry.id == id);
         let detail = entry.and_then(|entry| {
             let (body, attempts) = (entry.event.body.clone(), entry.attempts.clone());
-            Some(Detail { listed: inner.listed(entry)?, body, attempts, overtaken_at: entry.overtaken_at })
+            let (listed, unsure) = (inner.listed(entry)?, entry.unsure.clone());
+            Some(Detail { listed, body, is_intact: true, attempts, overtaken_at: inner.overtaken_at(entry), unsure })
         });
         Box::pin(std::future::ready(Ok(detail)))
     }
@@ -186,9 +188,9 @@ impl DeadLetters for Memory {
     }
 
     fn replay(&self, which: Selection, terms: Terms) -> Wait<'_, Result<Replayed, ReadError>> {
-        self.change(move |inner, _| {
+        self.change(move |inner, now| {
             let seqs = inner.selected(which);
-            Ok(inner.replay_all(seqs, terms))
+            Ok(inner.replay_all(seqs, terms, now))
         })
     }
 

@@ -9,7 +9,7 @@
 //! | `hand_out`, `queue` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
 //! | `recovery`, `wal` | damage |
-//! | `reader`, `offline` | looks into the file |
+//! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
 
@@ -26,6 +26,7 @@ mod queue;
 mod reader;
 mod recovery;
 mod row;
+mod salvage;
 mod shared;
 mod sql;
 mod store;
@@ -59,7 +60,8 @@ use crate::event::{EventId, UserId};
 use crate::metrics::Metrics;
 pub use env::Seams;
 pub use fault::OpenError;
-pub use offline::{Offline, erase_stopped, offline};
+pub use offline::{Offline, aside, erase_stopped, offline};
+pub use salvage::Damage;
 
 /// `outbox.*` and `idempotency.*`
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ pub type Reply = Response<Full<Bytes>>;
 const REQUEST_ID: HeaderName = HeaderName::from_static("apigw-requestid");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Seconds after which a read that found no room or no token may be tried again.
+/// Seconds after which a read that found no room, no token or the breaker open may be tried again.
 const AGAIN_AFTER: u16 = 1;
 
 /// Why Cello was asked.
@@ -63,13 +63,25 @@ pub(super) fn passed_on(answer: Answer, status: CacheStatus) -> Reply {
     reply
 }
 
-/// An answer from the cache; with the status that it stands in for, if it is old.
-pub(super) fn kept(kept: Kept, instead_of: Option<StatusCode>) -> Reply {
+/// What an answer from the cache stands in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// It is fresh.
+    OfNothing,
+    /// It is old, and Cello was not asked: it is taken to be down.
+    OfAsking,
+    /// It is old, and this is what came.
+    OfAnswer(StatusCode),
+}
+
+/// An answer from the cache.
+pub(super) fn kept(kept: Kept, instead: Instead) -> Reply {
     let (age, ttl) = (seconds(kept.age), seconds(kept.ttl));
     let left = i128::from(ttl) - i128::from(age);
-    let status = match instead_of {
-        None => format!("cello-relay; hit; ttl={left}"),
-        Some(status) => format!("cello-relay; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
+    let status = match instead {
+        Instead::OfNothing => format!("cello-relay; hit; ttl={left}"),
+        Instead::OfAsking => format!("cello-relay; hit; ttl={left}; detail=breaker_open"),
+        Instead::OfAnswer(status) => format!("cello-relay; fwd=stale; fwd-status={}; ttl={left}", status.as_u16()),
     };
     let mut reply = unchanged(kept.answer);
     reply.headers_mut().insert(CACHE_STATUS, value(&status));

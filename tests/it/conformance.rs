@@ -14,8 +14,8 @@ use cello_relay::metrics::Metrics;
 use cello_relay::outbox::memory::{Limits, Memory};
 use cello_relay::outbox::sqlite::{Seams, Settings, Sqlite};
 use cello_relay::outbox::{
-    ATTEMPTS_KEPT, AppendError, Bound, Claimed, DeadLetters, Filter, Key, Ledger, Outbox, Outcome, Progress, Route,
-    Selection, SettleError, Settled, State, Terms, Want,
+    ATTEMPTS_KEPT, AppendError, Attempt, Batch, Bound, Claimed, DeadLetters, Filter, Key, Ledger, Outbox, Outcome,
+    Progress, Route, Selection, SettleError, Settled, State, Terms, Want,
 };
 use cello_relay::reason::Reason;
 

@@ -67,8 +67,15 @@ async fn no_byte_of_an_erased_person_is_left_in_a_running_relays_directory() {
     assert_eq!(found_in(&fixture), [""; 0]);
     let ledger = store.stats().ledger;
     assert_eq!((ledger.erased, ledger.undelivered(), ledger.dead), (42, 80, 0));
+    // A longer id that begins like the person's is somebody else's.
+    let of_other =
+        Key { route: Route::Events, key: "signup-person-to-be-forgotten2".into(), body: [8; 32], notes: "".into() };
+    store.append(Batch { key: Some(of_other.clone()), ..batch(&["person-to-be-forgotten2"]) }).await.unwrap();
+    store.erase(UserId::new(PERSON)).await.unwrap();
+    let again = store.append(Batch { key: Some(of_other), ..batch(&["person-to-be-forgotten2"]) }).await.unwrap();
+    assert!(again.replayed.is_some(), "a retry of somebody else's request counts once");
     // The others are all still there, in their order.
-    deliver_all(&store, 80).await;
+    deliver_all(&store, 81).await;
     assert_eq!(store.stats().ledger.undelivered(), 0);
 }
 
@@ -83,6 +90,19 @@ async fn no_byte_of_an_erased_person_is_left_in_a_stopped_relays_directory() {
     assert_eq!((erased.events(), erased.keys), (42, 1));
     assert_eq!(found_in(&fixture), [""; 0]);
     assert_eq!(fixture.open().stats().ledger.undelivered(), 80);
+}
+
+#[tokio::test]
+async fn an_erasure_in_a_stopped_outbox_that_is_bound_to_no_upstream_binds_it_to_none() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    fill(&store).await;
+    drop(store);
+    let file = rusqlite::Connection::open(fixture.path("outbox.db")).unwrap();
+    file.execute("DELETE FROM meta WHERE key = 'upstream'", []).unwrap();
+    drop(file);
+    erase_stopped(&fixture.settings.dir, UserId::new(PERSON)).await.unwrap();
+    assert_eq!(fixture.open().stats().ledger.undelivered(), 80, "the next start takes it");
 }
 
 #[tokio::test]

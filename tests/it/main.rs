@@ -7,7 +7,6 @@ mod erase;
 mod forwarder;
 mod http;
 mod ingress;
-mod listing;
 mod outbox_damage;
 mod outbox_file;
 mod outbox_model;

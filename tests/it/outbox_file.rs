@@ -483,10 +483,10 @@ async fn a_file_one_version_newer_opens_and_a_later_one_does_not() {
         let file = Connection::open(fixture.path("outbox.db")).unwrap();
         file.pragma_update(None, "user_version", version).unwrap();
     };
-    set_version(3);
-    append(&fixture.open(), &["a"]).await;
     set_version(4);
-    let Err(OpenError::TooNew { found: 4, known: 3 }) = fixture.try_open() else { panic!("opened") };
+    append(&fixture.open(), &["a"]).await;
+    set_version(5);
+    let Err(OpenError::TooNew { found: 5, known: 4 }) = fixture.try_open() else { panic!("opened") };
     assert!(fixture.path("outbox.db").exists(), "and nothing was moved");
 }
 
@@ -503,23 +503,31 @@ async fn write_the_file_of_this_schema_version() {
     let at = fixture.clock.now().plus(Duration::from_secs(60));
     store.settle(claimed.remove(0).lease, retry(at, true)).await.unwrap();
     store.close().await;
-    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v2.db").unwrap();
+    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v3.db").unwrap();
 }
 
 #[tokio::test]
-async fn an_outbox_of_schema_version_1_opens_with_all_it_holds() {
-    let mut fixture = Fixture::new();
-    fixture.settings.upstream = "https://api.example".to_owned();
-    fs::create_dir_all(&fixture.settings.dir).unwrap();
-    fs::copy("tests/files/outbox-v1.db", fixture.path("outbox.db")).unwrap();
-    let store = fixture.open();
-    let ledger = Ledger { accepted: 5, delivered: 1, dead: 1, ..Ledger::default() };
-    assert_eq!(store.stats().ledger, ledger);
-    let lines = store.list(Filter::default(), None, 10).await.unwrap();
-    let states: Vec<State> = lines.iter().map(|line| line.report.state).collect();
-    assert_eq!(states, [State::Dead, State::Retrying, State::Pending, State::Pending]);
-    store.ignore_backoff(true);
-    assert_eq!(deliver_all(&store).await.len(), 3);
+async fn an_outbox_of_an_older_schema_version_opens_with_all_it_holds() {
+    for version in [1, 2] {
+        let mut fixture = Fixture::new();
+        fixture.settings.upstream = "https://api.example".to_owned();
+        fs::create_dir_all(&fixture.settings.dir).unwrap();
+        fs::copy(format!("tests/files/outbox-v{version}.db"), fixture.path("outbox.db")).unwrap();
+        let stopped = offline(&fixture.settings.dir).unwrap();
+        let lines = stopped.list(&Filter::default(), None, 10).unwrap();
+        let states: Vec<State> = lines.iter().map(|line| line.report.state).collect();
+        assert_eq!(states, [State::Dead, State::Retrying, State::Pending, State::Pending]);
+        assert!(stopped.show(lines[0].id).unwrap().is_some(), "also as it is");
+        drop(stopped);
+        let store = fixture.open();
+        let ledger = Ledger { accepted: 5, delivered: 1, dead: 1, ..Ledger::default() };
+        assert_eq!(store.stats().ledger, ledger);
+        assert_eq!(store.list(Filter::default(), None, 10).await.unwrap(), lines);
+        let overtaken_at = store.show(lines[0].id).await.unwrap().unwrap().overtaken_at;
+        assert_eq!(overtaken_at.is_some(), version == 2, "what version 2 noted is still told");
+        store.ignore_backoff(true);
+        assert_eq!(deliver_all(&store).await.len(), 3);
+    }
 }
 
 #[tokio::test]

@@ -9,11 +9,13 @@ use cello_relay::clock::Clock;
 use cello_relay::event::EventId;
 use cello_relay::outbox::memory::Memory;
 use cello_relay::outbox::sqlite::Sqlite;
-use cello_relay::outbox::{Batch, Claimed, DeadLetters, Filter, Key, Outbox, Outcome, Route, Selection, Terms, Want};
+use cello_relay::outbox::{
+    Batch, Claimed, DeadLetters, Detail, Filter, Key, Outbox, Outcome, Route, Selection, Terms, Want,
+};
 use cello_relay::reason::Reason;
 use proptest::prelude::*;
 
-use crate::outbox_support::{Fixture, ManualClock, dead, delivered, event, retry};
+use crate::outbox_support::{Fixture, ManualClock, attempt, dead, delivered, event, retry};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -23,7 +25,7 @@ enum Action {
     Intend(usize),
     DropLease(usize),
     Pass(u64),
-    Replay(Option<usize>),
+    Replay { which: Option<usize>, everything: bool },
     Discard(usize),
     Kill,
     FailCommit(bool),
@@ -34,6 +36,7 @@ enum Kind {
     Delivered,
     Retry(u64),
     Release,
+    Unsure,
     Dead,
 }
 
@@ -42,6 +45,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         4 => Just(Kind::Delivered),
         2 => (0..4_u64).prop_map(Kind::Retry),
         1 => Just(Kind::Release),
+        1 => Just(Kind::Unsure),
         2 => Just(Kind::Dead),
     ];
     let key = prop_oneof![4 => Just(None), 1 => (0..3_u8).prop_map(Some)];
@@ -52,7 +56,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => any::<usize>().prop_map(Action::Intend),
         1 => any::<usize>().prop_map(Action::DropLease),
         2 => (0..5_u64).prop_map(Action::Pass),
-        2 => prop::option::of(any::<usize>()).prop_map(Action::Replay),
+        2 => (prop::option::of(any::<usize>()), any::<bool>())
+            .prop_map(|(which, everything)| Action::Replay { which, everything }),
         1 => any::<usize>().prop_map(Action::Discard),
         1 => Just(Action::Kill),
         1 => any::<bool>().prop_map(Action::FailCommit),
@@ -106,10 +111,10 @@ impl Pair {
                 self.sqlite().discard(Selection::Ids(Vec::new())).await.unwrap();
             }
             Action::Pass(seconds) => self.clock.pass(Duration::from_secs(seconds)),
-            Action::Replay(which) => {
+            Action::Replay { which, everything } => {
                 let which = self.selection(which);
                 let counts = {
-                    let terms = Terms::default();
+                    let terms = if everything { Terms::everything() } else { Terms::default() };
                     (self.sqlite().replay(which.clone(), terms).await, self.model.replay(which, terms).await)
                 };
                 assert_eq!(counts.0.unwrap(), counts.1.unwrap());
@@ -178,6 +183,7 @@ impl Pair {
             Kind::Delivered => delivered(),
             Kind::Retry(seconds) => retry(self.clock.now().plus(Duration::from_secs(seconds)), seconds == 1),
             Kind::Release => Outcome::Release,
+            Kind::Unsure => Outcome::Unsure { attempt: attempt(Reason::Timeout) },
             Kind::Dead => dead(Reason::Http400),
         };
         let real = self.sqlite().settle(real.lease, outcome.clone()).await;
@@ -214,6 +220,9 @@ impl Pair {
                 assert_eq!(real.delivered_at.is_some(), model.delivered_at.is_some());
             }
             assert_eq!(real, model, "{id}");
+            let (real, model) = (self.sqlite().show(*id).await.unwrap(), self.model.show(*id).await.unwrap());
+            let kept = |detail: Option<Detail>| detail.map(|it| (it.attempts, it.overtaken_at, it.unsure));
+            assert_eq!(kept(real), kept(model), "{id}");
         }
         let (real, model) = (self.sqlite().stats(), self.model.stats());
         assert_eq!(real.ledger, model.ledger);

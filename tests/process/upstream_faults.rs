@@ -128,12 +128,13 @@ fn refusals_of_many_users_hold_delivery_and_what_died_before_can_be_replayed() {
 #[test]
 fn failures_of_five_users_open_the_breaker_which_makes_few_calls() {
     let upstream = Upstream::start();
-    upstream.fault(r#"[{"path":"/events","status":500}]"#);
+    upstream.fault(r#"[{"path":"/events","status":500},{"path":"/new-users/*","hang":true}]"#);
     let setup = Setup::new(&upstream.base_url());
     let relay = setup.start();
     let ids = post_for(&relay, 30);
     relay.wait_until("the breaker is closed", |metrics| sum(metrics, "cello_relay_upstream_circuit_open", "") == 1.0);
     assert_eq!(outbox_state(&relay), "retrying");
+    assert_eq!(reasons_of_reads(&relay), ["breaker_open", "timeout"], "one read waits for Cello, the other is told");
     // Sends that were on their way still arrive.
     let mut before = upstream.received();
     loop {
@@ -148,6 +149,20 @@ fn failures_of_five_users_open_the_breaker_which_makes_few_calls() {
     assert!((1..=5).contains(&calls), "{calls} calls in {A_WHILE:?}: one probe at a time, more and more rarely");
     upstream.heal();
     assert_recovers(&relay, &ids);
+}
+
+/// Why each of two reads at the same time has no answer of Cello's.
+fn reasons_of_reads(relay: &Relay) -> [String; 2] {
+    let read = |user: u32| {
+        let mut client = relay.client();
+        std::thread::spawn(move || client.get(&format!("/new-users/{user}/reward")).expect("an answer").json())
+    };
+    let mut reasons = [read(1), read(2)].map(|reader| {
+        let answer = reader.join().expect("a reader");
+        answer["reason"].as_str().expect("a reason").to_owned()
+    });
+    reasons.sort();
+    reasons
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn nearly_full(snapshot: &Snapshot, found: &mut Vec<Finding>) {
 
 fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let dead = snapshot.stats.ledger.dead;
-    if snapshot.dead_held_back {
+    if snapshot.stats.dead_letters_full {
         found.push(Finding {
             code: "dead_letters_full",
             severity: Severity::Critical,

@@ -107,7 +107,7 @@ fn table() -> Vec<Row> {
         row(
             "dead_letters_full",
             Critical,
-            |it| (it.stats.ledger.dead, it.dead_held_back) = (7_000, true),
+            |it| (it.stats.ledger.dead, it.stats.dead_letters_full) = (7_000, true),
             &["Dead letters (7,000)", "every 5 min"],
         ),
         row("lost_events", Critical, |it| it.stats.ledger.lost = 1, &["1 event that", "damaged file"]),

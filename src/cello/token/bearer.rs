@@ -87,7 +87,7 @@ impl State {
             (None, Some(since)) => Access::Missing(since),
             (None, None) => Access::Waiting,
         };
-        Slot { token: token.map(|token| (token, None)), open: false, settled: self.settled, access }
+        Slot { token: token.map(|token| (token, None)), open: false, settled: self.settled, access, failing: false }
     }
 
     /// What operators are told.

@@ -304,6 +304,11 @@ impl Machine {
         self.held.as_ref().map(|held| held.renew_at)
     }
 
+    /// There is no token, and the last attempt to get one failed: another is made when the pause is over.
+    pub(super) fn is_failing(&self) -> bool {
+        self.held.is_none() && self.pause.is_some()
+    }
+
     /// How things stand with access.
     pub(super) fn standing(&self) -> Standing {
         if self.held.is_some() {

@@ -185,7 +185,8 @@ where
         let sound = !matches!(self.machine.keys(), Standing::Refused | Standing::Missing);
         self.metrics.credentials_ok.set(i64::from(sound));
         self.tell(access, token.as_ref().and_then(|(_, ends)| *ends));
-        self.tokens.publish(Slot { token, open: false, settled: self.settled, access });
+        let failing = self.machine.is_failing();
+        self.tokens.publish(Slot { token, open: false, settled: self.settled, access, failing });
     }
 
     /// Tells operators; the last token's times stay when it has ended.

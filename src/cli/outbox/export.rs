@@ -1,12 +1,14 @@
 //! `outbox export`: event bodies as NDJSON, a line at a time, however many there are.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 
 use super::look;
+use super::offline::Stopped;
 use super::source::{self, Which};
 use crate::cli::Context;
 use crate::cli::client::query;
@@ -29,10 +31,18 @@ pub(in crate::cli) struct Args {
     /// With personal data: what `send -` takes
     #[arg(long)]
     reveal: bool,
+    /// Read a damaged file that was moved aside (outbox-….damaged.db)
+    #[arg(long)]
+    file: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let whereabouts = context.whereabouts()?;
+    let (state, user) = (args.state.as_deref(), args.user.as_deref());
+    let which = Which { state, user, reason: args.reason, ..Which::default() };
+    if let Some(file) = &args.file {
+        return Stopped::aside(&whereabouts.dir, file)?.export(&which, args.reveal, &mut io::stdout().lock());
+    }
     let mut client = flow::control(&whereabouts);
     let parameters = [
         ("state", args.state.as_deref()),
@@ -45,10 +55,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let answer = match client.start(Method::GET, &path, &[], Bytes::new()).await {
         Ok(answer) => answer,
         Err(error) => {
-            let (state, user) = (args.state.as_deref(), args.user.as_deref());
-            let which = Which { state, user, reason: args.reason, ..Which::default() };
-            source::stopped(&whereabouts, &client, &error)?.export(&which, args.reveal, &mut stdout)?;
-            return Ok(stdout.flush()?);
+            return source::stopped(&whereabouts, &client, &error)?.export(&which, args.reveal, &mut stdout);
         }
     };
     if !answer.status().is_success() {

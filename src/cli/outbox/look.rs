@@ -1,5 +1,6 @@
 //! `outbox stats|list|show|check`: reading. Personal data only with `--reveal`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{Page, Row, Status};
@@ -55,6 +56,9 @@ pub(in crate::cli) struct ListArgs {
     /// Show user ids and Cello's messages
     #[arg(long)]
     reveal: bool,
+    /// Read a damaged file that was moved aside (outbox-….damaged.db)
+    #[arg(long)]
+    file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -68,6 +72,9 @@ pub(in crate::cli) struct ShowArgs {
     /// Show user id, Cello's messages and the event itself
     #[arg(long)]
     reveal: bool,
+    /// Read a damaged file that was moved aside (outbox-….damaged.db)
+    #[arg(long)]
+    file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -78,8 +85,9 @@ pub(in crate::cli) struct ShowArgs {
 pub(in crate::cli) struct CheckArgs {}
 
 pub(super) async fn stats(args: &StatsArgs, context: &Context) -> Result<(), Failure> {
-    let found = source::ask(Question::Status, context).await?;
-    output::print(&if args.json { found.text() } else { found.read::<Status>()?.render() })
+    let found = source::ask(Question::Status, None, context).await?;
+    output::print(&if args.json { found.text() } else { found.read::<Status>()?.render() })?;
+    found.end()
 }
 
 pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<(), Failure> {
@@ -87,21 +95,24 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> Result<(), Failu
     let (state, user, reason) = (args.state.as_deref(), args.user.as_deref(), args.reason);
     let which = Which { state, user, reason, older_than, newer_than };
     let question = Question::List { which, after: args.after, limit: args.limit, reveal: args.reveal };
-    let found = source::ask(question, context).await?;
+    let found = source::ask(question, args.file.as_deref(), context).await?;
     if args.json {
-        return output::print(&found.text());
+        output::print(&found.text())?;
+        return found.end();
     }
     let page: Page = found.read()?;
     output::print(&page.render())?;
     if let Some(next) = &page.next {
         output::note(&format!("there are more: --after {next}"));
     }
-    Ok(())
+    found.end()
 }
 
 pub(super) async fn show(args: &ShowArgs, context: &Context) -> Result<(), Failure> {
-    let found = source::ask(Question::Show { id: args.id, reveal: args.reveal }, context).await?;
-    output::print(&if args.json { found.text() } else { found.read::<Row>()?.render() })
+    let question = Question::Show { id: args.id, reveal: args.reveal };
+    let found = source::ask(question, args.file.as_deref(), context).await?;
+    output::print(&if args.json { found.text() } else { found.read::<Row>()?.render() })?;
+    found.end()
 }
 
 /// Only of a stopped relay: a running one checks each event before it is sent.

@@ -1,5 +1,6 @@
 //! The outbox of a relay that does not run, answering as the control API would.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::Path;
 
@@ -11,8 +12,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
-use crate::outbox::sqlite::{Offline, OpenError, offline};
-use crate::outbox::{Filter, Ledger, ReadError, State};
+use crate::outbox::sqlite::{Offline, OpenError, aside, offline};
+use crate::outbox::{Filter, Ledger, ReadError, State, Stats};
 
 /// Events read at a time.
 const PAGE: usize = 500;
@@ -20,8 +21,12 @@ const PAGE: usize = 500;
 /// The outbox of a relay that does not run.
 pub(super) struct Stopped {
     outbox: Offline,
+    /// `outbox.durability` of the configuration; empty where that does not matter.
+    durability: String,
     /// What an operator ordered, and the next start keeps to.
     pause: Option<Pause>,
+    /// Events whose bytes are not what was stored.
+    damaged: Cell<u64>,
 }
 
 impl From<ReadError> for Failure {
@@ -34,10 +39,38 @@ impl Stopped {
     /// The outbox in that directory, if there is one.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, Failure> {
         match offline(dir) {
-            Ok(outbox) => Ok(Some(Self { outbox, pause: PauseFile::new(dir).read()? })),
+            Ok(outbox) => {
+                let (durability, pause) = (String::new(), PauseFile::new(dir).read()?);
+                Ok(Some(Self { outbox, durability, pause, damaged: Cell::default() }))
+            }
             Err(OpenError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The disk it is on, as configured.
+    pub(super) fn on(mut self, durability: &str) -> Self {
+        durability.clone_into(&mut self.durability);
+        self
+    }
+
+    /// A damaged file that was moved aside.
+    pub(super) fn aside(dir: &Path, file: &Path) -> Result<Self, Failure> {
+        Ok(Self { outbox: aside(dir, file)?, durability: String::new(), pause: None, damaged: Cell::default() })
+    }
+
+    /// To be asked when all that can be read was told: the damage that was met, if any.
+    pub(super) fn verdict(&self) -> Result<(), Failure> {
+        let message = match (self.outbox.damage(), self.damaged.get()) {
+            (None, 0) => return Ok(()),
+            (None, damaged) => format!("{damaged} of these events do not match their checksums"),
+            (Some(damage), _) => match damage.expected {
+                Some(expected) => format!("only {} of {} events can be read", damage.readable, expected),
+                None => format!("only {} events can be read; nobody knows of how many", damage.readable),
+            },
+        };
+        Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}"))
+            .hint("a relay that starts moves a damaged file aside and goes on with what can be read of it"))
     }
 
     /// What `outbox check` finds; nothing if all is well.
@@ -67,7 +100,7 @@ impl Stopped {
     }
 
     fn status(&self) -> Result<Value, Failure> {
-        let ledger = self.outbox.ledger()?;
+        let (ledger, retrying) = self.outbox.counts()?;
         let mut oldest: Option<Timestamp> = None;
         for state in [State::Pending, State::Retrying] {
             let filter = Filter { state: Some(state), ..Filter::default() };
@@ -77,20 +110,24 @@ impl Stopped {
         let age = oldest.map_or(0.0, |oldest| SystemClock.now().since(oldest).as_secs_f64());
         let now = SystemClock.now();
         let paused = self.pause.filter(|pause| pause.left(now).is_some());
+        let quarantined_files = self.outbox.quarantined().len() as u64;
+        let stats = Stats { ledger, retrying, oldest, quarantined_files, ..Stats::default() };
         let until = paused.and_then(|pause| pause.until).map(|until| until.to_string());
         let paused = paused.map(|pause| json!({"since": pause.since.to_string(), "until": until}));
         Ok(json!({
             "state": "stopped",
-            "reasons": reasons::of_a_stopped(ledger, oldest, self.pause, now),
+            "reasons": reasons::of_a_stopped(stats, &self.durability, self.pause, now),
             "upstream": {"paused": paused},
             "ledger": {
                 "accepted": ledger.accepted, "delivered": ledger.delivered, "dead": ledger.dead,
                 "discarded": ledger.discarded, "erased": ledger.erased, "lost": ledger.lost,
             },
             "queue": {
-                "pending": ledger.undelivered(), "in_flight": 0, "retrying": 0, "dead": ledger.dead,
+                "pending": ledger.undelivered().saturating_sub(retrying), "in_flight": 0, "retrying": retrying,
+                "dead": ledger.dead,
                 "oldestSeconds": age,
             },
+            "volume": {"quarantinedFiles": self.outbox.quarantined().len()},
         }))
     }
 
@@ -115,25 +152,33 @@ impl Stopped {
 
     fn show(&self, id: EventId, reveal: bool) -> Result<Option<Value>, Failure> {
         let Some(detail) = self.outbox.show(id)? else { return Ok(None) };
+        self.damaged.set(u64::from(!detail.is_intact));
         Ok(Some(view::detail(&detail, reveal)))
     }
 
-    /// Writes the bodies, or without `reveal` the redacted lines of the listing.
+    /// Writes the bodies, or without `reveal` the redacted lines of the listing. A body that the disk damaged is left
+    /// out, which is said at the end.
     pub(super) fn export(&self, which: &Which<'_>, reveal: bool, out: &mut impl Write) -> Result<(), Failure> {
         let (filter, mut after) = (filter(which), None);
         loop {
             let page = self.outbox.list(&filter, after, PAGE)?;
             for listed in &page {
-                let body = if reveal { self.outbox.show(listed.id)?.map(|detail| detail.body) } else { None };
-                match body {
-                    Some(body) => out.write_all(&body)?,
-                    None => out.write_all(view::listed(listed, reveal).to_string().as_bytes())?,
+                if !reveal {
+                    out.write_all(view::listed(listed, reveal).to_string().as_bytes())?;
+                } else if let Some(detail) = self.outbox.show(listed.id)?.filter(|detail| detail.is_intact) {
+                    out.write_all(&detail.body)?;
+                } else {
+                    self.damaged.set(self.damaged.get() + 1);
+                    continue;
                 }
                 out.write_all(b"\n")?;
             }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some(last.id),
-                _ => return Ok(()),
+                _ => {
+                    out.flush()?;
+                    return self.verdict();
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Where events are read from: the running relay, or the directory of one that is stopped.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -60,8 +61,8 @@ impl Question<'_> {
     }
 }
 
-/// The answer as JSON; the same from both.
-pub(super) struct Found(Vec<u8>);
+/// The answer as JSON; the same from both. With it the damage that was met on the way, to be told after it.
+pub(super) struct Found(Vec<u8>, Result<(), Failure>);
 
 impl Found {
     /// As a value.
@@ -70,27 +71,39 @@ impl Found {
         serde_json::from_slice(&self.0).map_err(unexpected)
     }
 
+    /// How it ends once all is printed.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        self.1
+    }
+
     /// As it is, for scripts.
     pub(super) fn text(&self) -> String {
         format!("{}\n", String::from_utf8_lossy(&self.0).trim_end())
     }
 }
 
-/// Asks the running relay, and reads its directory if nobody answers.
-pub(super) async fn ask(question: Question<'_>, context: &Context) -> Result<Found, Failure> {
+/// Asks the running relay, and reads its directory if nobody answers; or reads a damaged `file` that was moved aside.
+pub(super) async fn ask(question: Question<'_>, file: Option<&Path>, context: &Context) -> Result<Found, Failure> {
     let whereabouts = context.whereabouts()?;
+    if let Some(file) = file {
+        return read(&Stopped::aside(&whereabouts.dir, file)?, &question);
+    }
     let mut client = flow::control(&whereabouts);
     let answer = match client.get(&question.path()).await {
         Ok(answer) => answer,
-        Err(error) => {
-            let found = stopped(&whereabouts, &client, &error)?.answer(&question)?;
-            return found.map(|value| Found(value.to_string().into_bytes())).ok_or_else(unknown);
-        }
+        Err(error) => return read(&stopped(&whereabouts, &client, &error)?, &question),
     };
     match (&question, answer.status) {
         (Question::Show { .. }, hyper::StatusCode::NOT_FOUND) => Err(unknown()),
-        _ => answer.json::<serde::de::IgnoredAny>().map(|_| Found(answer.body.to_vec())),
+        _ => answer.json::<serde::de::IgnoredAny>().map(|_| Found(answer.body.to_vec(), Ok(()))),
     }
+}
+
+fn read(stopped: &Stopped, question: &Question<'_>) -> Result<Found, Failure> {
+    let found = stopped.answer(question)?;
+    // In a damaged file it may be among what cannot be read.
+    let Some(value) = found else { return stopped.verdict().and_then(|()| Err(unknown())) };
+    Ok(Found(value.to_string().into_bytes(), stopped.verdict()))
 }
 
 fn unknown() -> Failure {
@@ -113,5 +126,5 @@ pub(super) fn stopped(whereabouts: &Whereabouts, client: &Client, error: &CallEr
         Failure::new(Exit::Unavailable, message).hint("does the configuration (outbox.dir) name the right directory?")
     })?;
     output::note(&format!("no relay is running: reading {}", whereabouts.dir.display()));
-    Ok(stopped)
+    Ok(stopped.on(&whereabouts.durability))
 }

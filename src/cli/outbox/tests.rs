@@ -90,7 +90,7 @@ async fn drain_waits_until_nothing_is_left_and_says_what_is_if_time_ends() {
 #[tokio::test]
 async fn without_relay_and_outbox_the_answer_names_socket_and_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let failure = ask(Question::Status, &context(dir.path())).await.err().unwrap();
+    let failure = ask(Question::Status, None, &context(dir.path())).await.err().unwrap();
     assert_eq!(failure.exit, Exit::Unavailable);
     assert!(failure.message.contains("control.sock") && failure.message.contains("holds no outbox"));
     assert!(failure.hint.is_some());
@@ -113,18 +113,18 @@ async fn a_stopped_relays_directory_answers_as_the_relay_would_redacted_unless_a
     let dir = tempfile::tempdir().unwrap();
     stopped_outbox(dir.path()).await;
     let context = context(dir.path());
-    let status: Status = ask(Question::Status, &context).await.unwrap().read().unwrap();
+    let status: Status = ask(Question::Status, None, &context).await.unwrap().read().unwrap();
     assert_eq!((status.queue.waiting(), status.state.as_str()), (1, "stopped"));
 
     let which = Which::default();
-    let list = |reveal| ask(Question::List { which, after: None, limit: 10, reveal }, &context);
+    let list = |reveal| ask(Question::List { which, after: None, limit: 10, reveal }, None, &context);
     let hidden = list(false).await.unwrap().text();
     assert!(!hidden.contains(USER) && hidden.contains("invoice-paid"), "{hidden}");
     let page: serde_json::Value = list(true).await.unwrap().read().unwrap();
     assert_eq!(page["events"][0]["user"], USER);
 
     let id = page["events"][0]["id"].as_str().unwrap().parse().unwrap();
-    let show = |reveal| ask(Question::Show { id, reveal }, &context);
+    let show = |reveal| ask(Question::Show { id, reveal }, None, &context);
     assert!(!show(false).await.unwrap().text().contains(USER));
     let shown: serde_json::Value = show(true).await.unwrap().read().unwrap();
     assert_eq!(shown["body"]["payload"]["newUserId"], USER);
@@ -144,6 +144,60 @@ async fn an_export_of_a_stopped_directory_is_what_was_stored_line_by_line() {
     assert_eq!(export(true), format!("{{\"payload\":{{\"newUserId\":\"{USER}\"}}}}\n"));
     assert!(!export(false).contains(USER));
     assert_eq!(stopped.check().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_a_damaged_directory_what_can_be_read_is_printed_and_the_rest_is_told_with_exit_65() {
+    let dir = tempfile::tempdir().unwrap();
+    stopped_outbox(dir.path()).await;
+    let file = rusqlite::Connection::open(dir.path().join("outbox.db")).unwrap();
+    file.execute("UPDATE event SET body = replace(body, 'payload', 'qayload')", []).unwrap();
+    drop(file);
+    let stopped = Stopped::open(dir.path()).unwrap().expect("an outbox");
+    let mut text = Vec::new();
+    let failure = stopped.export(&Which::default(), true, &mut text).unwrap_err();
+    assert_eq!((failure.exit, text.len()), (Exit::Data, 0), "a body that was changed is not exported");
+    assert!(failure.message.contains("1 of these events do not match"), "{}", failure.message);
+    let damage = |bytes: &mut Vec<u8>| {
+        // A page is moved to where no page of that kind belongs: all events are gone.
+        let pages = bytes.len() / 4096;
+        (1..pages).for_each(|page| bytes[page * 4096] = 0xff);
+    };
+    drop(stopped);
+    let path = dir.path().join("outbox.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    damage(&mut bytes);
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::copy(&path, dir.path().join("outbox-1.damaged.db")).unwrap();
+    for file in [None, Some(Path::new("outbox-1.damaged.db"))] {
+        let question = Question::List { which: Which::default(), after: None, limit: 10, reveal: false };
+        let found = ask(question, file, &context(dir.path())).await.unwrap();
+        assert!(found.text().contains("\"events\":[]"), "{}", found.text());
+        let failure = found.end().unwrap_err();
+        assert_eq!(failure.exit, Exit::Data);
+        assert!(failure.message.contains("only 0 events can be read"), "{}", failure.message);
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_a_stopped_relay_knows_what_was_retried_what_lies_aside_and_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    stopped_outbox(dir.path()).await;
+    let file = rusqlite::Connection::open(dir.path().join("outbox.db")).unwrap();
+    file.execute_batch(
+        "UPDATE state SET failed = 1; UPDATE event SET accepted_ms = accepted_ms - 120000;
+         INSERT INTO progress SELECT seq, 1, 0, 0, 0, 0, 'http_503' FROM event;",
+    )
+    .unwrap();
+    drop(file);
+    std::fs::write(dir.path().join("outbox-1.damaged.db"), "x").unwrap();
+    let mut context = context(dir.path());
+    context.sources.flags.push(("outbox.durability".to_owned(), "pod".to_owned()));
+    let status: serde_json::Value = ask(Question::Status, None, &context).await.unwrap().read().unwrap();
+    assert_eq!((&status["queue"]["retrying"], &status["queue"]["pending"]), (&1.into(), &0.into()));
+    let reasons = status["reasons"].as_array().unwrap();
+    let codes: Vec<&str> = reasons.iter().map(|reason| reason["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["quarantined", "backlog_on_pod_disk"]);
 }
 
 #[test]

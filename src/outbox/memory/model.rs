@@ -9,6 +9,7 @@ use crate::event::{Event, EventId, UserId};
 use crate::outbox::{
     ATTEMPTS_KEPT, AppendError, Attempt, Batch, Bound, DeadGroup, Erased, Filter, Key, Ledger, Listed, Outcome,
     Progress, Receipt, Replayed, Report, Route, Selection, SettleError, Settled, State, Terms, Want, may_be_counted,
+    names_user, unsure_of,
 };
 use crate::reason::Reason;
 
@@ -26,8 +27,8 @@ pub(super) struct Entry {
     pub(super) next_at: Option<Timestamp>,
     pub(super) reason: Option<Reason>,
     pub(super) attempts: Vec<Attempt>,
-    /// When a later event of its user was delivered, while it was dead.
-    pub(super) overtaken_at: Option<Timestamp>,
+    /// Cello may have it, though no attempt says so.
+    pub(super) unsure: Option<Attempt>,
 }
 
 #[derive(Default)]
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     pub(super) gates: HashMap<UserId, Timestamp>,
     /// Users released lately, longest ago first.
     pub(super) released: Vec<UserId>,
+    /// Users with dead letters: the last delivered event that passed one of them, and when.
+    pub(super) passed: HashMap<UserId, (u64, Timestamp)>,
     pub(super) keys: HashMap<(Route, Box<str>), (Key, Vec<EventId>)>,
     pub(super) ignores_backoff: bool,
     pub(super) is_closed: bool,
@@ -66,8 +69,8 @@ impl Inner {
         for event in batch.events {
             let id = EventId::new(now, self.next_seq, 0);
             let (progress, attempts) = (Progress::default(), Vec::new());
-            let (delivered_mark, next_at, reason, overtaken_at) = (0, None, None, None);
-            let entry = Entry { id, event, progress, delivered_mark, next_at, reason, attempts, overtaken_at };
+            let (delivered_mark, next_at, reason, unsure) = (0, None, None, None);
+            let entry = Entry { id, event, progress, delivered_mark, next_at, reason, attempts, unsure };
             self.waiting.insert(self.next_seq, entry);
             self.next_seq += 1;
             self.ledger.accepted += 1;
@@ -141,6 +144,12 @@ impl Inner {
                 self.fail(seq, at, strike, attempt, reason);
             }
             Outcome::Release => self.release(seq),
+            Outcome::Unsure { attempt } => {
+                if let Some(entry) = self.waiting.get_mut(&seq) {
+                    entry.unsure = Some(Attempt { message: None, ..attempt });
+                }
+                self.release(seq);
+            }
             Outcome::Dead { attempt, .. } if limits.max_dead > 0 && self.ledger.dead >= limits.max_dead => {
                 self.fail(seq, now.plus(HELD_BACK_FOR), false, attempt, Reason::DeadLettersFull);
                 return Ok(Settled::HeldBack);
@@ -166,8 +175,11 @@ impl Inner {
             message: None,
             request_id,
         };
-        let overtaken = self.dead.range_mut(..seq).filter(|(_, dead)| dead.event.user == entry.event.user);
-        overtaken.for_each(|(_, dead)| dead.overtaken_at = dead.overtaken_at.or(Some(now)));
+        let user = entry.event.user;
+        let noted = self.passed.get(&user).map_or(0, |(seq, _)| *seq);
+        if noted < seq && self.dead.range(noted..seq).any(|(_, dead)| dead.event.user == user) {
+            self.passed.insert(user, (seq, now));
+        }
         self.done.insert(seq, (entry.id, report));
         self.ledger.delivered += 1;
     }
@@ -216,7 +228,8 @@ impl Inner {
         let (id, user, trigger) = (entry.id, entry.event.user.clone(), entry.event.trigger);
         let report = self.report(id)?;
         let made = entry.progress.attempts;
-        let may_be_counted = report.state == State::Dead && may_be_counted(entry.reason, &entry.attempts, made);
+        let counted = may_be_counted(entry.reason, &entry.attempts, made, entry.unsure.is_some());
+        let may_be_counted = report.state == State::Dead && counted;
         Some(Listed { id, user, trigger, body_bytes: entry.event.body.len(), report, may_be_counted })
     }
 
@@ -257,29 +270,32 @@ impl Inner {
         groups
     }
 
-    pub(super) fn replay_all(&mut self, seqs: BTreeSet<u64>, terms: Terms) -> Replayed {
+    pub(super) fn replay_all(&mut self, seqs: BTreeSet<u64>, terms: Terms, now: Timestamp) -> Replayed {
         let mut done = Replayed::default();
         for seq in seqs.into_iter().filter(|seq| terms.after.is_none_or(|after| *seq > after.seq())) {
             if done.count == terms.limit {
                 break;
             }
             let Some(entry) = self.dead.get(&seq) else { continue };
-            if !terms.may_duplicate && may_be_counted(entry.reason, &entry.attempts, entry.progress.attempts) {
+            let made = entry.progress.attempts;
+            let is_counted = may_be_counted(entry.reason, &entry.attempts, made, entry.unsure.is_some());
+            if !terms.may_duplicate && is_counted {
                 done.passed_over += 1;
                 continue;
             }
             let id = entry.id;
-            self.replay(seq);
+            let unsure = is_counted.then(|| unsure_of(&entry.attempts, now));
+            self.replay(seq, unsure);
             done.count += 1;
             done.next = (done.count == terms.limit).then_some(id);
         }
         done
     }
 
-    fn replay(&mut self, seq: u64) {
-        if let Some(mut entry) = self.dead.remove(&seq) {
-            self.ledger.dead -= 1;
-            (entry.progress, entry.reason, entry.overtaken_at) = (Progress::default(), None, None);
+    fn replay(&mut self, seq: u64, unsure: Option<Attempt>) {
+        if let Some(mut entry) = self.take_dead(seq) {
+            (entry.progress, entry.reason) = (Progress::default(), None);
+            entry.unsure = entry.unsure.or(unsure);
             self.waiting.insert(seq, entry);
         }
     }
@@ -289,9 +305,10 @@ impl Inner {
         let of_user = |entries: &BTreeMap<u64, Entry>| -> Vec<u64> {
             entries.range(..end).filter(|(_, entry)| entry.event.user == *user).map(|(seq, _)| *seq).collect()
         };
+        let mut gone = HashSet::new();
         for seq in of_user(&self.dead) {
-            self.dead.remove(&seq);
-            self.ledger.dead -= 1;
+            self.take_dead(seq);
+            gone.insert(seq);
             self.ledger.erased += 1;
             erased.dead += 1;
         }
@@ -300,20 +317,39 @@ impl Inner {
                 continue;
             }
             let failed = self.end(seq).is_some_and(|entry| entry.progress.attempts > 0);
+            gone.insert(seq);
             *(if failed { &mut erased.retrying } else { &mut erased.pending }) += 1;
             self.ledger.erased += 1;
         }
         let before = self.keys.len();
-        self.keys.retain(|(_, name), (key, _)| !name.contains(user.as_str()) && !key.notes.contains(user.as_str()));
+        self.keys.retain(|(_, name), (key, ids)| {
+            let is_gone = ids.iter().all(|id| gone.contains(&id.seq()));
+            !is_gone && !names_user(name, user) && !names_user(&key.notes, user)
+        });
         erased.keys += (before - self.keys.len()) as u64;
         !of_user(&self.waiting).is_empty()
     }
 
     pub(super) fn discard(&mut self, seq: u64) {
-        if self.dead.remove(&seq).is_some() {
-            self.ledger.dead -= 1;
+        if self.take_dead(seq).is_some() {
             self.ledger.discarded += 1;
         }
+    }
+
+    /// Removes a dead letter; with a user's last one goes what is noted of them.
+    fn take_dead(&mut self, seq: u64) -> Option<Entry> {
+        let entry = self.dead.remove(&seq)?;
+        self.ledger.dead -= 1;
+        if !self.dead.values().any(|dead| dead.event.user == entry.event.user) {
+            self.passed.remove(&entry.event.user);
+        }
+        Some(entry)
+    }
+
+    /// When a later event of a dead letter's user was delivered.
+    pub(super) fn overtaken_at(&self, entry: &Entry) -> Option<Timestamp> {
+        let (last, at) = self.passed.get(&entry.event.user)?;
+        (self.dead.contains_key(&entry.id.seq()) && *last > entry.id.seq()).then_some(*at)
     }
 }
 

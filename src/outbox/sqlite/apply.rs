@@ -198,10 +198,15 @@ impl Store {
                 self.retry(env, &flight, *at, *strike, attempt, attempt.reason)?;
             }
             Outcome::Release => after = After::Released,
+            Outcome::Unsure { attempt } => {
+                self.set_unsure(seq, attempt)?;
+                after = After::Released;
+            }
             Outcome::Dead { reason, attempt } => {
                 if self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2 {
                     let at = env.clock.now().plus(HELD_BACK_FOR);
                     self.retry(env, &flight, at, false, attempt, Reason::DeadLettersFull)?;
+                    self.books.held_back = event_bytes(&flight.waiting.event);
                     settled = Settled::HeldBack;
                 } else {
                     self.sql.add_attempt(seq, attempt)?;
@@ -226,9 +231,10 @@ impl Store {
         if attempts > 0 || flight.waiting.again {
             self.forget_history(id.seq())?;
         }
+        self.forget_unsure(id.seq())?;
         self.books.ledger.delivered += 1;
         if self.books.ledger.dead > 0 {
-            self.sql.overtake(&flight.waiting.event.user, id.seq(), env.clock.now())?;
+            self.sql.pass(&flight.waiting.event.user, id.seq(), env.clock.now())?;
         }
         self.leave_line(env, &flight.waiting.event.user, id.seq())
     }

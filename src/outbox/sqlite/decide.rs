@@ -1,5 +1,7 @@
 //! What operators decide about dead letters, in slices so that nobody waits for a long list.
 
+use std::collections::BTreeSet;
+
 use super::env::Env;
 use super::erase::Stage;
 use super::fault::Fault;
@@ -8,10 +10,13 @@ use super::row::DeadRow;
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::metrics::Discarded;
-use crate::outbox::{Filter, Selection, State, Terms, may_be_counted};
+use crate::outbox::{Attempt, Filter, Selection, State, Terms, may_be_counted, unsure_of};
 
 /// Dead letters looked at in one transaction.
 const SLICE: usize = 256;
+
+/// Most events are not larger.
+const USUAL_BYTES: u64 = 1024;
 
 /// A decision that is being carried out.
 pub(super) struct Job {
@@ -23,6 +28,8 @@ pub(super) struct Job {
     pub(super) stage: Stage,
     /// What was decided so far, as committed.
     pub(super) decided: Decided,
+    /// Sequences of the events that an erasure ended: some 20 bytes for each, until it is over.
+    pub(super) gone: BTreeSet<u64>,
 }
 
 impl Job {
@@ -41,7 +48,7 @@ impl Job {
             Selection::Ids(_) => 0,
             Selection::Matching(_) => after.map_or(0, |after| after + 1),
         };
-        Self { decision, which, next, stage: Stage::Dead, decided: Decided::default() }
+        Self { decision, which, next, stage: Stage::Dead, decided: Decided::default(), gone: BTreeSet::new() }
     }
 }
 
@@ -52,6 +59,8 @@ pub(super) struct Slice {
     pub(super) stage: Stage,
     /// Only of this slice.
     pub(super) decided: Decided,
+    /// Sequences of the events that an erasure ended.
+    pub(super) gone: Vec<u64>,
     pub(super) is_last: bool,
 }
 
@@ -105,7 +114,29 @@ impl Store {
     }
 
     fn may_be_counted(&self, row: &DeadRow) -> Result<bool, Fault> {
-        Ok(may_be_counted(row.reason, &self.sql.attempts(row.id.seq())?, row.attempts))
+        let seq = row.id.seq();
+        let is_unsure = self.sql.unsure(seq)?.is_some();
+        Ok(may_be_counted(row.reason, &self.sql.attempts(seq)?, row.attempts, is_unsure))
+    }
+
+    /// Whether another dead letter would be held back: one as large as the last that was, or a usual one.
+    pub(super) fn is_full_of_dead(&self, env: &Env) -> bool {
+        let next = self.books.held_back.max(USUAL_BYTES);
+        self.books.dead_bytes + next > env.settings.max_bytes / 2
+    }
+
+    /// Cello may have this event, and no attempt that is kept may tell.
+    pub(super) fn set_unsure(&mut self, seq: u64, attempt: &Attempt) -> Result<(), Fault> {
+        self.books.has_unsure = true;
+        Ok(self.sql.set_unsure(seq, attempt)?)
+    }
+
+    /// The event ended. Costs nothing while there is no such event.
+    pub(super) fn forget_unsure(&mut self, seq: u64) -> Result<(), Fault> {
+        if self.books.has_unsure && self.sql.delete_unsure(seq)? {
+            self.books.has_unsure = self.sql.has_unsure()?;
+        }
+        Ok(())
     }
 
     /// Puts a dead letter back. What was read of the queue before must not overtake it, and what was
@@ -114,9 +145,15 @@ impl Store {
     /// * behind the cursor it is parked (its user gets a gate if it has none);
     /// * before it, it is found when the reading gets there, unless later events of its user are
     ///   parked already: then all of them up to there are, and so is it.
+    ///
+    /// Its attempts will make room for later ones; that Cello may have counted it stays known.
     fn replay(&mut self, env: &Env, row: &DeadRow) -> Result<(), Fault> {
         let seq = row.id.seq();
-        self.sql.raise(seq)?;
+        if self.sql.unsure(seq)?.is_none() && self.may_be_counted(row)? {
+            let attempt = unsure_of(&self.sql.attempts(seq)?, env.clock.now());
+            self.set_unsure(seq, &attempt)?;
+        }
+        self.sql.raise(seq, &row.user)?;
         self.books.ledger.dead -= 1;
         self.books.dead_bytes = self.books.dead_bytes.saturating_sub(row.bytes());
         let is_read = seq < self.queue.cursor;
@@ -137,8 +174,9 @@ impl Store {
     /// Removes a dead letter and its history; the caller books what became of it.
     pub(super) fn end_dead(&mut self, row: &DeadRow) -> Result<(), Fault> {
         let seq = row.id.seq();
-        self.sql.delete_dead(seq)?;
+        self.sql.delete_dead(seq, &row.user)?;
         self.sql.delete_attempts(seq)?;
+        self.forget_unsure(seq)?;
         self.books.ledger.dead -= 1;
         self.books.dead_bytes = self.books.dead_bytes.saturating_sub(row.bytes());
         Ok(())

@@ -7,10 +7,10 @@
 use super::decide::{Job, Slice};
 use super::env::Env;
 use super::fault::Fault;
-use super::row::{DeadRow, Gate, LineRow};
+use super::row::{DeadRow, Gate, KeyText, LineRow};
 use super::store::Store;
 use crate::event::{EventId, UserId};
-use crate::outbox::{Filter, Selection};
+use crate::outbox::{Filter, Selection, names_user};
 use std::time::Duration;
 
 /// Waiting events looked at in one transaction.
@@ -37,11 +37,10 @@ pub(super) enum Stage {
 impl Store {
     /// The next slice of an erasure in the open transaction.
     pub(super) fn erase_slice(&mut self, env: &Env, job: &Job, user: &UserId) -> Result<Slice, Fault> {
-        if let Selection::Ids(ids) = &job.which {
-            return self.erase_ids(env, ids, user);
-        }
-        match job.stage {
-            Stage::Dead => {
+        match (job.stage, &job.which) {
+            (Stage::Keys, _) => self.erase_keys(job, user),
+            (_, Selection::Ids(ids)) => self.erase_ids(env, ids, user),
+            (Stage::Dead, _) => {
                 let of_user = Filter { user: Some(user.clone()), ..Filter::default() };
                 let rows = self.sql.dead_from(0, SLICE, &of_user)?;
                 let is_more = rows.len() as u64 == SLICE;
@@ -52,21 +51,24 @@ impl Store {
                 }
                 Ok(slice)
             }
-            Stage::Waiting(end) => self.erase_waiting_slice(env, job.next, end, user),
-            Stage::Keys => self.erase_keys(job.next, user),
+            (Stage::Waiting(end), _) => self.erase_waiting_slice(env, job.next, end, user),
         }
     }
 
     /// What was in flight in an earlier pass and may have landed.
     fn erase_ids(&mut self, env: &Env, ids: &[EventId], user: &UserId) -> Result<Slice, Fault> {
-        let mut slice = Slice { is_last: true, ..Slice::default() };
+        let mut slice = Slice { stage: Stage::Keys, ..Slice::default() };
         for id in ids {
             if let Some(row) = self.sql.dead(id.seq())?.filter(|row| row.id == *id && row.user == *user) {
                 self.erase_dead(&row, &mut slice)?;
             } else if let Some(line) = self.sql.line(id.seq())?.filter(|line| line.id == *id && line.user == *user) {
                 self.erase_waiting(env, &line, &mut slice)?;
+            } else {
+                // Delivered meanwhile.
+                slice.gone.push(id.seq());
             }
         }
+        slice.is_last = slice.gone.is_empty();
         self.let_go_on(env, user)?;
         Ok(slice)
     }
@@ -75,6 +77,7 @@ impl Store {
         self.end_dead(row)?;
         self.books.ledger.erased += 1;
         slice.decided.erased.dead += 1;
+        slice.gone.push(row.id.seq());
         Ok(())
     }
 
@@ -108,8 +111,10 @@ impl Store {
             Some(_) => erased.retrying += 1,
             None => erased.pending += 1,
         }
+        slice.gone.push(seq);
         self.sql.delete_event(seq)?;
         self.forget_history(seq)?;
+        self.forget_unsure(seq)?;
         self.sql.unpark(&line.user, seq)?;
         self.books.ledger.erased += 1;
         Ok(())
@@ -130,8 +135,16 @@ impl Store {
         Ok(())
     }
 
-    fn erase_keys(&mut self, from: u64, user: &UserId) -> Result<Slice, Fault> {
-        let (last, count, bytes) = self.sql.forget_keys_of(from as i64, SLICE, user)?;
+    /// Keys that name the person, and those of requests of which every event was erased. A key that others'
+    /// events were sent with stays: without it, their retry would count twice.
+    fn erase_keys(&mut self, job: &Job, user: &UserId) -> Result<Slice, Fault> {
+        let is_gone = |key: &KeyText| {
+            let events = key.first_seq..key.first_seq.saturating_add(key.count);
+            key.count > 0 && job.gone.range(events).count() as u64 == key.count
+        };
+        let names = |key: &KeyText| names_user(&key.key, user) || names_user(&key.notes, user);
+        let from = job.next;
+        let (last, count, bytes) = self.sql.forget_keys(from as i64, SLICE, |key| names(key) || is_gone(key))?;
         self.books.key_bytes = self.books.key_bytes.saturating_sub(bytes);
         let mut slice = Slice { stage: Stage::Keys, is_last: last.is_none(), ..Slice::default() };
         slice.next = last.map_or(from, |last| last as u64 + 1);

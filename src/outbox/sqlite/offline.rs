@@ -1,11 +1,13 @@
 //! Looks into a stopped relay's outbox, and binds it to another upstream.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
+use super::salvage::{Damage, Places, Salvage};
 use super::sql::Sql;
 use super::store::{META_UPSTREAM, check_version};
 use super::volume::{Home, Lock};
@@ -20,9 +22,14 @@ const SLICE: u64 = 1024;
 /// The outbox of a relay that does not run; looking changes nothing.
 pub struct Offline {
     sql: Sql,
-    home: Home,
-    /// No relay starts while this looks.
-    _lock: Lock,
+    file: PathBuf,
+    /// What can be reached in spite of damage, and whether any was met so far.
+    places: Places,
+    is_damaged: Cell<bool>,
+    /// Damaged files that were moved aside.
+    quarantined: Vec<String>,
+    /// No relay starts while this looks. None is needed for what was moved aside.
+    _lock: Option<Lock>,
 }
 
 /// Opens the outbox in `dir` for reading.
@@ -45,7 +52,22 @@ pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     }
     let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
     check_version(version)?;
-    Ok(Offline { sql, home, _lock: lock })
+    Ok(Offline::of(sql, home.database(), home.damaged_names(), Some(lock)))
+}
+
+/// Opens a damaged file that was moved aside: one in `dir`, or elsewhere if `file` is a path to it.
+///
+/// # Errors
+/// See [`OpenError`]; [`OpenError::Missing`] if there is no such file.
+pub fn aside(dir: &Path, file: &Path) -> Result<Offline, OpenError> {
+    let path = if file.is_file() { file.to_path_buf() } else { dir.join(file) };
+    if !path.is_file() {
+        return Err(OpenError::Missing { path });
+    }
+    let opened = Sql::open_read_only(&path).and_then(|sql| sql.version().map(|version| (sql, version)));
+    let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
+    check_version(version)?;
+    Ok(Offline::of(sql, path, Vec::new(), None))
 }
 
 /// Only while a new file becomes one with a WAL has it a rollback journal, and nothing else.
@@ -62,40 +84,93 @@ fn of_fault(fault: &Fault) -> OpenError {
 }
 
 impl Offline {
+    fn of(sql: Sql, file: PathBuf, quarantined: Vec<String>, lock: Option<Lock>) -> Self {
+        let (places, is_damaged) = (Places::default(), Cell::new(false));
+        Self { sql, file, places, is_damaged, quarantined, _lock: lock }
+    }
+
     fn view(&self) -> View<'_> {
         View { sql: &self.sql, flying: &[] }
     }
 
-    /// A page of events, by sequence.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> Result<Vec<Listed>, ReadError> {
-        self.view().list(filter, after, limit).map_err(|error| read_error(&error))
+    fn salvage(&self) -> Salvage<'_> {
+        Salvage { sql: &self.sql, places: &self.places }
     }
 
-    /// One event with its last attempts and its body.
+    /// What the sound file says; `None` if damage was met, now or before.
+    fn unless_damaged<T>(&self, look: impl FnOnce(&View<'_>) -> rusqlite::Result<T>) -> Result<Option<T>, OpenError> {
+        if self.is_damaged.get() {
+            return Ok(None);
+        }
+        match look(&self.view()).map_err(Fault::from) {
+            Ok(found) => Ok(Some(found)),
+            Err(Fault::Damaged(_)) => {
+                self.is_damaged.set(true);
+                Ok(None)
+            }
+            Err(fault) => Err(of_fault(&fault)),
+        }
+    }
+
+    /// A page of events, by sequence; of a damaged file what can be read.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn show(&self, id: EventId) -> Result<Option<Detail>, ReadError> {
-        self.view().show(id).map_err(|error| read_error(&error))
+    /// If the file cannot be read at all.
+    pub fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> Result<Vec<Listed>, OpenError> {
+        let found = self.unless_damaged(|view| view.list(filter, after, limit))?;
+        // SQLite does not notice rows that lie in another order.
+        let is_in_order = |lines: &Vec<Listed>| {
+            let seqs = || after.iter().map(|id| id.seq()).chain(lines.iter().map(|line| line.id.seq()));
+            seqs().zip(seqs().skip(1)).all(|(one, next)| one < next)
+        };
+        let found = found.filter(is_in_order);
+        self.is_damaged.set(found.is_none());
+        Ok(found.unwrap_or_else(|| self.salvage().list(filter, after, limit)))
+    }
+
+    /// One event with its last attempts and its body; of a damaged file what can be read.
+    ///
+    /// # Errors
+    /// If the file cannot be read at all.
+    pub fn show(&self, id: EventId) -> Result<Option<Detail>, OpenError> {
+        let found = self.unless_damaged(|view| view.show(id))?;
+        Ok(found.unwrap_or_else(|| self.salvage().show(id)))
+    }
+
+    /// How much can be read, if damage was met so far; looks at everything then.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        self.is_damaged.get().then(|| self.salvage().damage())
+    }
+
+    /// What ever happened to the events of this outbox, and how many that wait have failed before.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn counts(&self) -> Result<(Ledger, u64), OpenError> {
+        self.sql.books().map(|books| (books.ledger, books.failed)).map_err(|error| of_fault(&error.into()))
     }
 
     /// What ever happened to the events of this outbox.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn ledger(&self) -> Result<Ledger, ReadError> {
-        self.sql.books().map(|books| books.ledger).map_err(|error| read_error(&error))
+    /// If that cannot be read.
+    pub fn ledger(&self) -> Result<Ledger, OpenError> {
+        self.counts().map(|(ledger, _)| ledger)
+    }
+
+    /// The names of damaged files that were moved aside.
+    #[must_use]
+    pub fn quarantined(&self) -> &[String] {
+        &self.quarantined
     }
 
     /// The base URL that its events are for.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn upstream(&self) -> Result<Option<String>, ReadError> {
-        self.sql.meta(META_UPSTREAM).map_err(|error| read_error(&error))
+    /// If that cannot be read.
+    pub fn upstream(&self) -> Result<Option<String>, OpenError> {
+        self.sql.meta(META_UPSTREAM).map_err(|error| of_fault(&error.into()))
     }
 
     /// From now on its events are for `upstream`; durable on return.
@@ -104,7 +179,7 @@ impl Offline {
     /// If the file cannot be written; then nothing has changed.
     pub fn rebind(&self, upstream: &str) -> Result<(), OpenError> {
         let write = || {
-            let sql = Sql::open(&self.home.database())?;
+            let sql = Sql::open(&self.file)?;
             sql.begin()?;
             sql.set_meta(META_UPSTREAM, upstream)?;
             sql.commit()
@@ -168,7 +243,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError> {
     let stopped = offline(dir)?;
     let io = |error: ReadError| OpenError::Io { doing: "erase from the outbox", reason: error.0 };
-    let upstream = stopped.upstream().map_err(io)?.unwrap_or_default();
+    let upstream = stopped.upstream()?.unwrap_or_default();
     drop(stopped);
     // Nothing is forgotten on this occasion but the person.
     let settings = Settings {

@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::decide::lets_through;
 use super::fault::Fault;
 use super::inbox;
-use super::row::{Body, DeadRow, LineRow};
+use super::row::{DeadRow, LineRow, ProgressRow, Row};
 use super::shared::Shared;
 use super::sql::Sql;
 use crate::event::EventId;
-use crate::outbox::{DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
+use crate::outbox::{Attempt, DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
 
 /// Questions that wait for the reader, at most.
 pub(super) const QUESTIONS: usize = 64;
@@ -139,34 +139,11 @@ impl View<'_> {
 
     fn report_waiting(&self, seq: u64) -> rusqlite::Result<Report> {
         let progress = self.sql.progress(seq)?;
-        let last = self.sql.last_attempt(seq)?.filter(|_| progress.is_some());
-        let state = match (self.flying.binary_search(&seq), &progress) {
-            (Ok(_), _) => State::InFlight,
-            (_, Some(_)) => State::Retrying,
-            _ => State::Pending,
-        };
-        Ok(Report {
-            state,
-            attempts: progress.as_ref().map_or(0, |row| row.progress.attempts),
-            next_attempt_at: progress.as_ref().map(|row| row.next_at).filter(|_| state == State::Retrying),
-            delivered_at: None,
-            reason: progress.and_then(|row| row.reason),
-            message: last.as_ref().and_then(|attempt| attempt.message.clone()),
-            request_id: last.and_then(|attempt| attempt.request_id),
-        })
+        Ok(waiting_report(progress, self.sql.last_attempt(seq)?, self.flying.binary_search(&seq).is_ok()))
     }
 
     fn report_dead(&self, row: &DeadRow) -> rusqlite::Result<Report> {
-        let last = self.sql.last_attempt(row.id.seq())?;
-        Ok(Report {
-            state: State::Dead,
-            attempts: row.attempts,
-            next_attempt_at: None,
-            delivered_at: None,
-            reason: row.reason,
-            message: last.as_ref().and_then(|attempt| attempt.message.clone()),
-            request_id: last.and_then(|attempt| attempt.request_id),
-        })
+        Ok(dead_report(row, self.sql.last_attempt(row.id.seq())?))
     }
 
     /// A page of events that wait or are dead, by sequence; however long it takes.
@@ -280,55 +257,86 @@ impl View<'_> {
     }
 
     fn listed_dead(&self, row: DeadRow) -> rusqlite::Result<Listed> {
-        let (report, body_bytes) = (self.report_dead(&row)?, row.body_bytes as usize);
-        let may_be_counted = may_be_counted(row.reason, &self.sql.attempts(row.id.seq())?, row.attempts);
+        let (report, body_bytes, seq) = (self.report_dead(&row)?, row.body_bytes as usize, row.id.seq());
+        let is_unsure = self.unsure(seq).is_some();
+        let may_be_counted = may_be_counted(row.reason, &self.sql.attempts(seq)?, row.attempts, is_unsure);
         Ok(Listed { id: row.id, user: row.user, trigger: row.trigger, body_bytes, report, may_be_counted })
     }
 
     /// One event that waits or is dead, with all that is kept of it.
     pub(super) fn show(&self, id: EventId) -> rusqlite::Result<Option<Detail>> {
         let seq = id.seq();
-        let (listed, body) = if let Some(line) = self.sql.line(seq)?.filter(|line| line.id == id) {
-            (listed_waiting(line, self.report_waiting(seq)?), self.sql.body(Body::Waiting, seq)?)
-        } else if let Some(row) = self.sql.dead(seq)?.filter(|row| row.id == id) {
-            (self.listed_dead(row)?, self.sql.body(Body::Dead, seq)?)
+        let (listed, row) = if let Some(row) = self.sql.event(seq)?.filter(|row| row.id() == id) {
+            (listed_waiting(LineRow::of(&row), self.report_waiting(seq)?), row)
+        } else if let Some(dead) = self.sql.dead(seq)?.filter(|row| row.id == id)
+            && let Some(row) = dead_row(self.sql, seq)?
+        {
+            (self.listed_dead(dead)?, row)
         } else {
             return Ok(None);
         };
         let is_dead = listed.report.state == State::Dead;
-        // A file of version 1 that nobody has opened to write since knows nothing of it.
-        let overtaken_at = if is_dead { self.sql.overtaken(seq).unwrap_or_default() } else { None };
-        let attempts = self.sql.attempts(seq)?;
-        Ok(Some(Detail { listed, body: body.unwrap_or_default(), attempts, overtaken_at }))
+        // A file of an older version that nobody has opened to write since lacks the one or the other.
+        let overtaken = self.sql.overtaken(seq).unwrap_or_default();
+        let passed = self.sql.passed(seq, &listed.user).unwrap_or_default();
+        let overtaken_at = overtaken.into_iter().chain(passed).min().filter(|_| is_dead);
+        let (attempts, unsure) = (self.sql.attempts(seq)?, self.unsure(seq));
+        let is_intact = row.is_intact();
+        Ok(Some(Detail { listed, body: row.event.body, is_intact, attempts, overtaken_at, unsure }))
+    }
+
+    /// The same holds of this.
+    fn unsure(&self, seq: u64) -> Option<Attempt> {
+        self.sql.unsure(seq).unwrap_or_default()
     }
 }
 
-fn listed_waiting(line: LineRow, report: Report) -> Listed {
+/// The event of a dead letter, body and all.
+pub(super) fn dead_row(sql: &Sql, seq: u64) -> rusqlite::Result<Option<Row>> {
+    let mut found = None;
+    sql.whole_dead_from(seq, 1, |dead| {
+        found = (dead.row.seq == seq).then_some(dead.row);
+        false
+    })?;
+    Ok(found)
+}
+
+/// What is told of a waiting event.
+pub(super) fn waiting_report(progress: Option<ProgressRow>, last: Option<Attempt>, is_flying: bool) -> Report {
+    let last = last.filter(|_| progress.is_some());
+    let state = match (is_flying, &progress) {
+        (true, _) => State::InFlight,
+        (false, Some(_)) => State::Retrying,
+        (false, None) => State::Pending,
+    };
+    Report {
+        state,
+        attempts: progress.as_ref().map_or(0, |row| row.progress.attempts),
+        next_attempt_at: progress.as_ref().map(|row| row.next_at).filter(|_| state == State::Retrying),
+        delivered_at: None,
+        reason: progress.and_then(|row| row.reason),
+        message: last.as_ref().and_then(|attempt| attempt.message.clone()),
+        request_id: last.and_then(|attempt| attempt.request_id),
+    }
+}
+
+/// What is told of a dead letter.
+pub(super) fn dead_report(row: &DeadRow, last: Option<Attempt>) -> Report {
+    Report {
+        state: State::Dead,
+        attempts: row.attempts,
+        next_attempt_at: None,
+        delivered_at: None,
+        reason: row.reason,
+        message: last.as_ref().and_then(|attempt| attempt.message.clone()),
+        request_id: last.and_then(|attempt| attempt.request_id),
+    }
+}
+
+pub(super) fn listed_waiting(line: LineRow, report: Report) -> Listed {
     let LineRow { id, user, trigger, body_bytes } = line;
     Listed { id, user, trigger, body_bytes: body_bytes as usize, report, may_be_counted: false }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES};
-    use super::*;
-
-    #[test]
-    fn no_listing_sorts_or_scans_beyond_what_it_shows() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let sql = Sql::open(&dir.path().join("outbox.db")).expect("opens");
-        sql.create().expect("makes tables");
-        sql.migrate(super::super::sql::TO_VERSION_2).expect("migrates");
-        let plan = |statement: &str| sql.plan(statement).expect("a plan").join("; ");
-        for (statement, expected) in [
-            (LINES, "SEARCH event USING INTEGER PRIMARY KEY (rowid>?)"),
-            (LINE, "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)"),
-            (FAILED, "SEARCH progress USING INTEGER PRIMARY KEY (rowid>?)"),
-            (DEAD, "SEARCH dead USING INTEGER PRIMARY KEY (rowid>?)"),
-            (DEAD_OF_USER, "SEARCH dead USING INDEX dead_user (user=? AND rowid>?)"),
-            (DEAD_OF_REASON, "SEARCH dead USING INDEX dead_reason (reason=? AND rowid>?)"),
-        ] {
-            assert_eq!(plan(statement), expected, "{statement}");
-        }
-    }
-}
+mod tests;

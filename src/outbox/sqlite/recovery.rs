@@ -7,10 +7,10 @@
 
 use super::env::Env;
 use super::fault::{Fault, OpenError};
-use super::row::Books;
+use super::row::{Books, Row};
 use super::sql::Sql;
 use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
-use crate::outbox::Ledger;
+use crate::outbox::{Attempt, Ledger, may_be_counted, unsure_of};
 
 /// Names of damaged files that are still to be read, a line each.
 const META_FILES: &str = "recovering";
@@ -194,7 +194,7 @@ impl Store {
 
     /// One slice of one pass; gives what comes next. Errors of the source end a pass, errors of this
     /// store are faults.
-    fn copy(&self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
+    fn copy(&mut self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
         let mut rows = Vec::new();
         let next = match pass {
             Pass::EventsUp(from) => {
@@ -224,6 +224,9 @@ impl Store {
         };
         for row in rows.iter().filter(|row| row.is_intact()) {
             tally.events += u64::from(self.sql.restore_event(row)?);
+            if let Some(attempt) = unsure_in(source, row) {
+                self.set_unsure(row.seq, &attempt)?;
+            }
         }
         Ok(next)
     }
@@ -262,6 +265,24 @@ impl Store {
         tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
         Ok(())
     }
+}
+
+/// Whether Cello may have counted an event by now. Its attempts stay behind; where they cannot be read, it may.
+fn unsure_in(source: &Sql, row: &Row) -> Option<Attempt> {
+    let progress = source.progress(row.seq);
+    let made = match &progress {
+        Ok(progress) => progress.as_ref().map_or(0, |row| row.progress.attempts),
+        Err(_) => u32::MAX,
+    };
+    // What never failed was sent once at most, as it may be when a process ends. A file of an older version
+    // knows no more than that.
+    let unsure = source.unsure(row.seq).unwrap_or_default();
+    if made == 0 && !row.again {
+        return unsure;
+    }
+    let attempts = source.attempts(row.seq).unwrap_or_default();
+    let is_counted = may_be_counted(None, &attempts, made, false);
+    unsure.or_else(|| is_counted.then(|| unsure_of(&attempts, row.accepted_at)))
 }
 
 /// The first sequence of a file that nothing is known of.

@@ -79,6 +79,14 @@ pub(super) struct LineRow {
     pub(super) body_bytes: u64,
 }
 
+impl LineRow {
+    /// A row as a line.
+    pub(super) fn of(row: &Row) -> Self {
+        let (user, body_bytes) = (row.event.user.clone(), row.event.body.len() as u64);
+        Self { id: row.id(), user, trigger: row.event.trigger, body_bytes }
+    }
+}
+
 /// A dead letter without its body.
 #[derive(Clone, Debug)]
 pub(super) struct DeadRow {
@@ -154,9 +162,18 @@ impl KeyRow {
     }
 }
 
-/// Which table a body is in.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Body {
+/// What of a remembered key may name somebody, and the events it stands for.
+#[derive(Clone, Debug)]
+pub(super) struct KeyText {
+    pub(super) key: String,
+    pub(super) notes: String,
+    pub(super) first_seq: u64,
+    pub(super) count: u64,
+}
+
+/// Which table an event is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
     Waiting,
     Dead,
 }
@@ -179,6 +196,10 @@ pub(super) struct Books {
     pub(super) dead_bytes: u64,
     /// Bytes of idempotency keys.
     pub(super) key_bytes: u64,
+    /// Some events were sent without a known outcome; read when the file is opened.
+    pub(super) has_unsure: bool,
+    /// Bytes of the last dead letter that found no room, in this opening.
+    pub(super) held_back: u64,
 }
 
 /// What a transaction adds to the metrics once it is committed.

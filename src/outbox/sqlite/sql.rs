@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, params};
 
-use super::row::{Body, Books, DeadRow, DoneRow, Gate, KeyRow, LineRow, ProgressRow, Row, WholeDead};
+use super::row::{Books, DeadRow, DoneRow, Gate, KeyRow, KeyText, LineRow, ProgressRow, Row, Table, WholeDead};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{ATTEMPTS_KEPT, Attempt, DeadGroup, Filter, Key, Ledger, Progress};
@@ -120,6 +120,22 @@ pub(super) const TO_VERSION_2: &str = "
     PRAGMA user_version = 2;
 ";
 
+/// Version 3: one note a user tells which of the dead letters were overtaken, and what was sent without a known
+/// outcome and not burned leaves a trace. `overtaken` is only read from now on.
+pub(super) const TO_VERSION_3: &str = "
+    -- Users with dead letters of whom a later event was delivered: the last one that passed a dead letter, and when.
+    CREATE TABLE passed (user TEXT PRIMARY KEY, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    -- Events that Cello may have counted, though no attempt says so.
+    CREATE TABLE unsure (
+        seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, reason TEXT NOT NULL, status INTEGER, request_id TEXT
+    );
+    PRAGMA user_version = 3;
+";
+
+/// Notes a delivery, if the user has dead letters before it that no noted one has passed yet.
+pub(super) const PASS: &str = "INSERT INTO passed (user, seq, at_ms) SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM dead \
+    WHERE user = ?1 AND seq < ?2 AND seq >= coalesce((SELECT seq FROM passed WHERE user = ?1), 0)) \
+    ON CONFLICT (user) DO UPDATE SET seq = excluded.seq, at_ms = excluded.at_ms";
 /// Waiting events without their bodies.
 pub(super) const LINES: &str =
     "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq >= ? ORDER BY seq LIMIT ?";
@@ -307,7 +323,7 @@ impl Sql {
             };
             let (next_seq, mark, gates, failed) = (at(6)?, at(7)?, at(8)?, at(9)?);
             let (done, dead_bytes, key_bytes) = (at(10)?, at(11)?, at(12)?);
-            Ok(Books { ledger, next_seq, mark, gates, failed, done, dead_bytes, key_bytes })
+            Ok(Books { ledger, next_seq, mark, gates, failed, done, dead_bytes, key_bytes, ..Books::default() })
         })
     }
 
@@ -479,28 +495,35 @@ impl Sql {
     }
 
     /// Moves a dead letter back to its place among what waits.
-    pub(super) fn raise(&self, seq: u64) -> Result<()> {
+    pub(super) fn raise(&self, seq: u64, user: &UserId) -> Result<()> {
         let sql = "INSERT INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
                    SELECT seq, salt, accepted_ms, trigger, 1, user, trace, crc, body FROM dead WHERE seq = ?";
         self.run(sql, [int(seq)])?;
-        self.delete_dead(seq)
+        self.delete_dead(seq, user)
     }
 
-    /// Removes a dead letter.
-    pub(super) fn delete_dead(&self, seq: u64) -> Result<()> {
+    /// Removes a dead letter of that user; with the last one goes what is noted of them.
+    pub(super) fn delete_dead(&self, seq: u64, user: &UserId) -> Result<()> {
         self.run("DELETE FROM dead WHERE seq = ?", [int(seq)])?;
-        self.run("DELETE FROM overtaken WHERE seq = ?", [int(seq)])
+        self.run("DELETE FROM overtaken WHERE seq = ?", [int(seq)])?;
+        let sql = "DELETE FROM passed WHERE user = ?1 AND NOT EXISTS (SELECT 1 FROM dead WHERE user = ?1)";
+        self.run(sql, [user.as_str()])
     }
 
-    /// Notes that the user's dead letters before `seq` were overtaken.
-    pub(super) fn overtake(&self, user: &UserId, seq: u64, at: Timestamp) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO overtaken (seq, at_ms) SELECT seq, ? FROM dead WHERE user = ? AND seq < ?";
-        self.run(sql, params![at.as_millis(), user.as_str(), int(seq)])
+    /// Notes that the user's dead letters before `seq` were overtaken; looks at one of them at most.
+    pub(super) fn pass(&self, user: &UserId, seq: u64, at: Timestamp) -> Result<()> {
+        self.run(PASS, params![user.as_str(), int(seq), at.as_millis()])
     }
 
-    /// When a dead letter was overtaken, if it was.
+    /// When a dead letter was overtaken, as far as a file of version 2 knew.
     pub(super) fn overtaken(&self, seq: u64) -> Result<Option<Timestamp>> {
         self.one("SELECT at_ms FROM overtaken WHERE seq = ?", [int(seq)], |row| row.get(0).map(timestamp))
+    }
+
+    /// When a later event of the user was delivered, if one was.
+    pub(super) fn passed(&self, seq: u64, user: &UserId) -> Result<Option<Timestamp>> {
+        let sql = "SELECT at_ms FROM passed WHERE user = ? AND seq > ?";
+        self.one(sql, params![user.as_str(), int(seq)], |row| row.get(0).map(timestamp))
     }
 
     /// The dead letters by reason: how many, and the first.
@@ -556,6 +579,14 @@ impl Sql {
         statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?.collect()
     }
 
+    /// How many steps of SQLite's machine a statement takes; for tests.
+    #[cfg(test)]
+    pub(super) fn steps(&self, sql: &str, params: impl rusqlite::Params) -> Result<i32> {
+        let mut statement = self.conn.prepare(sql)?;
+        statement.execute(params)?;
+        Ok(statement.get_status(rusqlite::StatementStatus::VmStep))
+    }
+
     /// Reads whole dead letters (event, death, reason, attempts) in sequence, from `seq` on, at most
     /// `limit`, until `each` says stop.
     pub(super) fn whole_dead_from(&self, seq: u64, limit: u64, mut each: impl FnMut(WholeDead) -> bool) -> Result<u64> {
@@ -589,14 +620,20 @@ impl Sql {
         Ok(self.changed(sql, values)? > 0)
     }
 
-    /// The body of a waiting or dead event.
-    pub(super) fn body(&self, place: Body, seq: u64) -> Result<Option<Bytes>> {
-        let sql = match place {
-            Body::Waiting => "SELECT body FROM event WHERE seq = ?",
-            Body::Dead => "SELECT body FROM dead WHERE seq = ?",
+    /// Sequences of all waiting or dead events, or all against the sequence; what was read before an error was told.
+    pub(super) fn seqs(&self, table: Table, is_down: bool, mut each: impl FnMut(u64)) -> Result<()> {
+        let sql = match (table, is_down) {
+            (Table::Waiting, false) => "SELECT seq FROM event ORDER BY seq",
+            (Table::Waiting, true) => "SELECT seq FROM event ORDER BY seq DESC",
+            (Table::Dead, false) => "SELECT seq FROM dead NOT INDEXED ORDER BY seq",
+            (Table::Dead, true) => "SELECT seq FROM dead NOT INDEXED ORDER BY seq DESC",
         };
-        let read = |row: &rusqlite::Row<'_>| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_bytes().unwrap_or_default()));
-        self.one(sql, [int(seq)], read)
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(uint(row.get(0)?));
+        }
+        Ok(())
     }
 
     // --- the delivered, remembered for a while
@@ -723,6 +760,36 @@ impl Sql {
         self.run("DELETE FROM attempt WHERE seq = ?", [int(seq)])
     }
 
+    /// Remembers the last attempt that was not burned and whose outcome is not known; without Cello's words.
+    pub(super) fn set_unsure(&self, seq: u64, attempt: &Attempt) -> Result<()> {
+        let (at, why, request_id) = (attempt.at.as_millis(), attempt.reason.as_str(), attempt.request_id.as_deref());
+        let sql = "INSERT OR REPLACE INTO unsure (seq, at_ms, reason, status, request_id) VALUES (?, ?, ?, ?, ?)";
+        self.run(sql, params![int(seq), at, why, attempt.status, request_id])
+    }
+
+    /// That attempt, if there was one.
+    pub(super) fn unsure(&self, seq: u64) -> Result<Option<Attempt>> {
+        let sql = "SELECT at_ms, reason, status, request_id, NULL FROM unsure WHERE seq = ?";
+        self.one(sql, [int(seq)], Self::read_attempt)
+    }
+
+    /// Forgets that attempt; says whether there was one.
+    pub(super) fn delete_unsure(&self, seq: u64) -> Result<bool> {
+        Ok(self.changed("DELETE FROM unsure WHERE seq = ?", [int(seq)])? > 0)
+    }
+
+    /// Whether there is any such event.
+    pub(super) fn has_unsure(&self) -> Result<bool> {
+        self.one("SELECT 1 FROM unsure LIMIT 1", [], |_| Ok(())).map(|found| found.is_some())
+    }
+
+    /// Forgets such attempts of events that ended while an older release ran.
+    pub(super) fn trim_unsure(&self) -> Result<()> {
+        let sql = "DELETE FROM unsure WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.seq = unsure.seq) \
+                   AND NOT EXISTS (SELECT 1 FROM dead WHERE dead.seq = unsure.seq)";
+        self.run(sql, [])
+    }
+
     // --- users whose events wait behind something
 
     /// When that user's next event is due, if the user is gated.
@@ -838,16 +905,21 @@ impl Sql {
     }
 
     /// Looks at up to `limit` remembered keys in the order of their rows, from `row_id` on, and forgets those that
-    /// name the user, in the key or in what is answered again. Gives the last row looked at, the count and bytes of
-    /// the forgotten.
-    pub(super) fn forget_keys_of(&self, row_id: i64, limit: u64, user: &UserId) -> Result<(Option<i64>, u64, u64)> {
-        let sql = "SELECT id, bytes, instr(key, ?3) > 0 OR instr(notes, ?3) > 0 FROM idempotency WHERE id >= ?1 \
-                   ORDER BY id LIMIT ?2";
-        let values = params![row_id, int(limit), user.as_str()];
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, uint(row.get(1)?), row.get::<_, bool>(2)?));
-        let rows = self.all(sql, values, read)?;
+    /// `is_meant` says. Gives the last row looked at, the count and bytes of the forgotten.
+    pub(super) fn forget_keys(
+        &self,
+        row_id: i64,
+        limit: u64,
+        mut is_meant: impl FnMut(&KeyText) -> bool,
+    ) -> Result<(Option<i64>, u64, u64)> {
+        let sql = "SELECT id, bytes, key, notes, first_seq, count FROM idempotency WHERE id >= ? ORDER BY id LIMIT ?";
+        let rows = self.all(sql, params![row_id, int(limit)], |row| {
+            let (key, notes) = (text(row.get_ref(2)?), text(row.get_ref(3)?));
+            let key = KeyText { key, notes, first_seq: uint(row.get(4)?), count: uint(row.get(5)?) };
+            Ok((row.get::<_, i64>(0)?, uint(row.get(1)?), is_meant(&key)))
+        })?;
         let (mut count, mut bytes) = (0, 0);
-        for (id, of_row, _) in rows.iter().filter(|(.., names)| *names) {
+        for (id, of_row, _) in rows.iter().filter(|(.., is_meant)| *is_meant) {
             self.delete_key(*id)?;
             (count, bytes) = (count + 1, bytes + of_row);
         }

@@ -10,15 +10,15 @@ use super::place::Place;
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
-use super::sql::{Sql, TO_VERSION_2};
+use super::sql::{Sql, TO_VERSION_2, TO_VERSION_3};
 use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
 
 /// The schema version this release writes; one version newer is opened too, as changes are additive.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [TO_VERSION_2];
+pub(super) const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3];
 
 /// The base URL the events are for.
 pub(super) const META_UPSTREAM: &str = "upstream";
@@ -94,6 +94,7 @@ impl Store {
             (books.next_seq, books.mark) = (first_seq, first_seq);
         }
         bind(&sql, &books, &env.settings.upstream)?;
+        books.has_unsure = sql.has_unsure()?;
         let (now, instant) = (env.clock.now(), env.clock.instant());
         let recovery = Recovery::load(&sql)?;
         let mut store = Self {
@@ -134,10 +135,16 @@ impl Store {
         if self.books.gates > 0 {
             self.sql.pull_gates(now, LONGEST_EXTRA_WAIT)?;
         }
+        if self.books.has_unsure {
+            self.sql.trim_unsure()?;
+        }
         for seq in self.sql.intents()? {
             self.bury(env, seq, Reason::Ambiguous, None)?;
         }
-        self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+        // An erasure in a stopped relay's outbox knows of none, if none is bound.
+        if !env.settings.upstream.is_empty() {
+            self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+        }
         self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;

@@ -395,6 +395,7 @@ impl Writer {
                 stats.oldest = store.sql.oldest().ok().flatten();
                 self.is_oldest_known = true;
             }
+            stats.dead_letters_full = store.is_full_of_dead(&self.env);
             stats.refusing = self.env.room(store, 0, 1024, 1).err().map(AppendError::Full);
         } else {
             (stats.in_flight, stats.refusing) = (0, Some(AppendError::Unavailable));

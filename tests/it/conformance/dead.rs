@@ -69,9 +69,11 @@ async fn a_dead_letter_without_room_is_held_back() {
         let id = subject.store.append(large("b")).await.unwrap().ids[0];
         let claimed = subject.claim_one().await;
         assert_eq!(subject.settle(claimed, dead(Reason::Http400)).await, Settled::HeldBack);
+        assert!(subject.store.stats().dead_letters_full);
         let report = subject.store.lookup(id).await.unwrap().unwrap();
         assert_eq!((report.state, report.reason), (State::Retrying, Some(Reason::DeadLettersFull)));
         subject.store.discard(Selection::Matching(Filter::default())).await.unwrap();
+        assert!(!subject.store.stats().dead_letters_full, "there is room again, though it was not tried yet");
         assert!(subject.nothing_is_due().await);
         subject.clock.advance(Duration::from_secs(301));
         let claimed = subject.claim_one().await;

@@ -40,6 +40,76 @@ async fn what_cello_may_have_counted_is_replayed_only_if_that_is_said() {
 }
 
 #[tokio::test]
+async fn that_cello_may_have_an_event_is_known_though_no_attempt_was_burned_for_it() {
+    each(0, async |subject| {
+        let id = append(&*subject.store, &["a"]).await[0];
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, Outcome::Unsure { attempt: attempt(Reason::Timeout) }).await;
+        let shown = subject.store.show(id).await.unwrap().unwrap();
+        let told = Attempt { message: None, ..attempt(Reason::Timeout) };
+        assert_eq!((shown.attempts, shown.unsure, shown.listed.report.attempts), (vec![], Some(told), 0));
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, dead(Reason::Http422)).await;
+        let passed_over = subject.store.replay(all(), Terms::default()).await.unwrap().passed_over;
+        assert_eq!(passed_over, 1, "a refusal of the second does not say that the first was refused");
+        // Its end is the end of it.
+        subject.store.replay(all(), Terms::everything()).await.unwrap();
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, delivered()).await;
+        bury(&subject, &[("a", Reason::Http422)]).await;
+        assert_eq!(subject.store.replay(all(), Terms::default()).await.unwrap().count, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_may_have_been_counted_in_a_former_life_stays_so_when_its_attempts_are_forgotten() {
+    each(0, async |subject| {
+        let id = bury(&subject, &[("a", Reason::Timeout)]).await[0];
+        subject.store.replay(all(), Terms::everything()).await.unwrap();
+        for _ in 0..ATTEMPTS_KEPT {
+            let claimed = subject.claim_one().await;
+            let attempt = attempt(Reason::Http429);
+            subject.settle(claimed, Outcome::Retry { at: start(), strike: false, attempt }).await;
+        }
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, dead(Reason::Http422)).await;
+        let shown = subject.store.show(id).await.unwrap().unwrap();
+        assert!(shown.attempts.iter().all(|attempt| attempt.reason != Reason::Timeout));
+        assert!(shown.listed.may_be_counted && shown.unsure.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_erasure_forgets_the_keys_of_the_person_and_of_nobody_else() {
+    each(0, async |subject| {
+        let send = async |users: &[&str], key: &str| {
+            let key = Key { route: Route::Batch, key: key.into(), body: [0; 32], notes: "".into() };
+            let sent = Batch { key: Some(key), ..batch(users) };
+            subject.store.append(sent).await.unwrap().replayed.is_some()
+        };
+        // Of one request nothing but the person's event is left.
+        let requests: [(&[&str], &str, bool); 6] = [
+            (&["1"], "signup-user-1", false),
+            (&["10"], "signup-user-10", true),
+            (&["1"], "0a8b", false),
+            (&["1", "1"], "0a8c", false),
+            (&["1", "2"], "0a8d", true),
+            (&["2"], "0a8e", true),
+        ];
+        for (users, key, _) in requests {
+            assert!(!send(users, key).await);
+        }
+        assert_eq!(subject.store.erase(UserId::new("1")).await.unwrap().keys, 3);
+        for (users, key, is_kept) in requests {
+            assert_eq!(send(users, key).await, is_kept, "{key}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_limited_replay_goes_on_where_it_ended_and_takes_each_once() {
     each(0, async |subject| {
         let deaths = [("a", Reason::Http422), ("b", Reason::Http422), ("c", Reason::Http422)];
@@ -80,6 +150,15 @@ async fn a_dead_letter_tells_that_later_events_of_its_user_went() {
         let overtaken = async |id| subject.store.show(id).await.unwrap().unwrap().overtaken_at;
         assert!(overtaken(buried[0]).await.is_some_and(|at| at >= start()));
         assert_eq!(overtaken(buried[1]).await, None);
+        // One that dies later is passed by what comes later.
+        subject.clock.advance(Duration::from_secs(60));
+        let later = bury(&subject, &[("a", Reason::Http422)]).await[0];
+        assert_eq!(overtaken(later).await, None);
+        append(&*subject.store, &["a"]).await;
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, delivered()).await;
+        assert!(overtaken(later).await.is_some_and(|at| at >= start().plus(Duration::from_secs(60))));
+        assert!(overtaken(buried[0]).await.is_some());
     })
     .await;
 }

@@ -98,6 +98,7 @@ async fn sends_cut_off_at_the_end_are_counted_ambiguous_and_given_back() {
     world.running.await.unwrap();
     assert_eq!(world.metrics.delivery_ambiguous.with(Reason::Timeout).get(), 8);
     assert_eq!((world.outbox.stats().in_flight, world.outbox.stats().retrying), (0, 0), "nothing is burned");
+    assert_eq!(world.outbox.unsure().len(), 8, "that Cello may have them is known");
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,12 +143,31 @@ async fn a_user_whose_event_fails_delays_nobody_and_breaks_no_circuit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_whose_outcome_is_not_known_burns_nothing_and_leaves_a_trace() {
+    for (code, unsure) in [(500, true), (503, false)] {
+        let world = World::start(move |_| status(code));
+        world.post_users(0, 200);
+        world.pass(10 * MINUTE).await;
+        let probes = world.cello.calls().len() - 5;
+        assert!(probes > 10);
+        // What opened the breaker is not burned either.
+        let expected = if unsure { probes + 1 } else { 0 };
+        assert!(
+            world.outbox.unsure().len().abs_diff(expected) <= 1,
+            "{code}: {} of {probes}",
+            world.outbox.unsure().len()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_breaker_closes_into_a_slow_start() {
     let world = World::start(|_| status(503));
     world.post_users(0, 200);
     world.pass(MINUTE).await;
     assert_eq!(world.metrics.circuit_open.get(), 1);
     assert_eq!(*world.handle.flow().borrow(), Flow::Retrying);
+    assert!(world.handle.open_since().borrow().is_some());
     let before = world.cello.calls().len();
     world.cello.answer(|_| status(200));
     world.delivered(200).await;
@@ -156,6 +175,7 @@ async fn the_breaker_closes_into_a_slow_start() {
     assert_eq!(under_way[..4], [1, 1, 1, 2]);
     assert!(under_way[..8].iter().all(|count| *count <= 4) && under_way.contains(&8));
     assert_eq!(world.metrics.upstream_limit.get(), 8);
+    assert!(world.handle.open_since().borrow().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 struct Seen {
     delivered: Vec<EventId>,
     dead: Vec<Reason>,
+    unsure: Vec<EventId>,
     /// Burned attempts and strikes, by event.
     burned: HashMap<EventId, (u32, u32)>,
     intents: HashSet<u64>,
@@ -85,6 +86,11 @@ impl WatchedOutbox {
         self.seen().dead.clone()
     }
 
+    /// Given back, though Cello may have them.
+    pub(crate) fn unsure(&self) -> Vec<EventId> {
+        self.seen().unsure.clone()
+    }
+
     /// Burned attempts and strikes of an event.
     pub(crate) fn burned(&self, id: EventId) -> (u32, u32) {
         self.seen().burned.get(&id).copied().unwrap_or_default()
@@ -118,6 +124,7 @@ impl Seen {
                 *strikes += u32::from(*strike);
             }
             Outcome::Release => (),
+            Outcome::Unsure { .. } => self.unsure.push(id),
             Outcome::Dead { reason, .. } => self.dead.push(*reason),
         }
     }

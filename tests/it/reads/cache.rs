@@ -148,3 +148,30 @@ async fn the_cache_is_bounded_by_entries_and_by_bytes() {
         assert!(kept <= most.min(entries as f64) && (most == 0.0 || kept > 0.0), "{entries} {bytes}: {kept}");
     }
 }
+
+#[tokio::test]
+async fn a_fresh_answer_that_another_read_brought_meanwhile_is_a_hit_and_not_an_old_one() {
+    let (gate, number) = (Arc::new(Semaphore::new(0)), AtomicUsize::new(0));
+    let held = gate.clone();
+    let world = World::script(settings(), move |_| {
+        let (held, number) = (held.clone(), number.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number > 0 {
+                return Reply::json(200, LINK);
+            }
+            held.acquire().await.unwrap().forget();
+            Reply::json(503, "{}")
+        }
+    })
+    .await;
+    let world = Arc::new(world);
+    let slow = world.clone();
+    let slow = tokio::spawn(async move { slow.get(PATH).await });
+    world.cello().saw(PATH, 1).await;
+    world.ask("GET", PATH, &[("cache-control", "no-cache")]).await;
+    gate.add_permits(1);
+    let slow = slow.await.unwrap();
+    assert_eq!((slow.status, slow.header("cache-status")), (200, Some("cello-relay; hit; ttl=60")));
+    assert_eq!(world.metric(r#"read_stale_served_total{route="active_link"}"#), 0.0);
+    assert_eq!(world.metric(r#"read_cache_hits_total{route="active_link"}"#), 1.0);
+}

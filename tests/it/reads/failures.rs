@@ -122,6 +122,34 @@ async fn while_the_keys_are_refused_it_is_a_503_at_once() {
     assert_failed(&world.get("/new-users/7/reward").await, 503, "credentials");
 }
 
+#[tokio::test]
+async fn while_no_token_can_be_had_it_is_a_503_at_once_and_no_longer_once_there_is_one() {
+    let mut settings = settings();
+    // Longer than the client of this test waits.
+    settings.timeout = Duration::from_secs(3_600);
+    let failing = Arc::new(AtomicUsize::new(500));
+    let shown = failing.clone();
+    let world = World::whole_script(settings, move |seen| {
+        let failing = shown.load(Ordering::SeqCst);
+        async move {
+            match (seen.path.as_str(), failing) {
+                ("/token", 500) => Reply::json(500, "{}"),
+                ("/token", _) => Reply::token("t", 18_000),
+                _ => Reply::json(200, LINK),
+            }
+        }
+    })
+    .await;
+    // The first one waits for the first attempt; the others for nothing.
+    for _ in 0..20 {
+        assert_failed(&world.get("/new-users/7/reward").await, 503, "credentials");
+    }
+    assert_eq!(world.cello().calls().len(), 0);
+    failing.store(200, Ordering::SeqCst);
+    world.access(|access| *access == Access::Granted).await;
+    assert_eq!(world.get("/new-users/7/reward").await.status, 200);
+}
+
 /// Counts what is under way at once, and waits at the gate.
 struct Crowd {
     gate: Arc<Semaphore>,

@@ -9,6 +9,7 @@ use cello_relay::cello::{Access, Auth, Cello, Courier, KeySource};
 use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::metrics::Metrics;
 use cello_relay::reads::{Reads, Settings};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -54,6 +55,7 @@ pub(crate) struct World {
     pub(crate) client: Arc<Cello>,
     metrics: Arc<Metrics>,
     clock: Arc<Ahead>,
+    breaker: watch::Sender<Option<Instant>>,
     tokens: JoinHandle<()>,
 }
 
@@ -100,14 +102,15 @@ impl World {
 
     pub(crate) fn before(base_url: &str, settings: Settings) -> Self {
         let (metrics, clock) = (Arc::new(Metrics::new()), Arc::new(Ahead::default()));
+        let breaker = watch::Sender::default();
         let (access_key_id, secret_access_key) = ("key-1".into(), "secret-1".into());
         let auth = Auth::Keys(KeySource::Values { access_key_id, secret_access_key });
         let client = crate::cello::settings(base_url, auth);
         let client = Cello::new(client, Arc::new(SystemClock), metrics.clone()).unwrap();
         let tokens = tokio::spawn(client.clone().run(std::future::pending()));
-        let reads = Reads::new(settings, client.clone(), clock.clone(), metrics.clone());
+        let reads = Reads::new(settings, client.clone(), breaker.subscribe(), clock.clone(), metrics.clone());
         let rig = Rig::with(support::settings(), Some(Arc::new(move |request| reads.answer(request))));
-        Self { upstream: None, rig, client, metrics, clock, tokens }
+        Self { upstream: None, rig, client, metrics, clock, breaker, tokens }
     }
 
     /// The scripted Cello.
@@ -133,6 +136,11 @@ impl World {
         let mut access = self.client.access();
         let reached = tokio::time::timeout(Duration::from_secs(20), access.wait_for(wanted)).await;
         assert!(reached.is_ok(), "access is {:?}", *self.client.access().borrow());
+    }
+
+    /// The forwarder's breaker opens, or closes.
+    pub(crate) fn set_breaker(&self, open: bool) {
+        self.breaker.send_replace(open.then(Instant::now));
     }
 
     pub(crate) fn metric(&self, sample: &str) -> f64 {

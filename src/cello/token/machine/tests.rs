@@ -152,6 +152,23 @@ fn failures_are_retried_after_1_s_doubled_to_60_s_and_the_token_is_used_to_its_e
 }
 
 #[test]
+fn without_a_token_it_is_failing_from_the_first_failure_until_a_token_comes() {
+    let mut bench = Bench::new();
+    bench.asks();
+    assert!(!bench.machine.is_failing(), "the first attempt is under way");
+    for _ in 0..2 {
+        bench.fail();
+        assert!(bench.machine.is_failing());
+        bench.pass(60.0).asks();
+        assert!(bench.machine.is_failing(), "the next attempt is under way");
+    }
+    bench.grant(100.0, None);
+    assert!(!bench.machine.is_failing());
+    bench.pass(71.0).fail();
+    assert!(!bench.machine.is_failing(), "the old token is used");
+}
+
+#[test]
 fn cellos_retry_after_is_kept() {
     let mut bench = Bench::new();
     let ask = bench.ask();

@@ -68,6 +68,8 @@ impl Writer {
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
             store.sql.vacuum(VACUUM_PAGES)?;
+            // Each page that is given back is written, or one that takes its place.
+            self.wal_growth = self.wal_growth.saturating_add(2 * VACUUM_PAGES * FRAME_BYTES);
             store.measure()?;
         }
         let goes_on = vacuums || self.has_chores;

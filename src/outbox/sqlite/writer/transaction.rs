@@ -197,6 +197,8 @@ impl Writer {
                 return Err(fault);
             }
         };
+        // It may have copied or deleted much more than its commands say.
+        self.wal_growth = u64::MAX;
         let Some(store) = &mut self.store else { return Ok(None) };
         if store.recovery.is_none() {
             self.env.orphans.clear();
@@ -241,6 +243,7 @@ impl Writer {
         decide::count(&self.env, &job.decision, &slice.decided);
         (job.next, job.stage) = (slice.next, slice.stage);
         job.decided.add(slice.decided);
+        job.gone.extend(slice.gone);
         if slice.is_last
             && let Some((job, reply)) = self.jobs.pop_front()
         {

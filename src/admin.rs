@@ -7,25 +7,31 @@
 //! | `GET /api/dead` | dead letters by reason, with what to do |
 //! | `GET /api/events?state=&user=&reason=&older_than=&newer_than=&after=&limit=&reveal=` | a page of waiting and dead events |
 //! | `GET /api/events/{id}?reveal=` | one event with its last attempts |
-//! | `GET /api/export?state=&user=&reason=&reveal=` | events as NDJSON |
-//! | `POST /api/events/{id}/replay`, `…/discard` | one dead letter |
+//! | `GET /api/export?ids=` or `?state=&user=&reason=&older_than=&newer_than=&after=&limit=`, `&reveal=` | events as NDJSON |
+//! | `POST /api/events/{id}/replay`, `…/discard` | one dead letter; `{"dry_run": true}`, a replay also with `may_duplicate`, `canary` |
 //! | `POST /api/replay`, `/api/discard` | `{"ids": […]}` or `{"filter": {…}}`, with `"dry_run": true`; a replay also with `may_duplicate`, `canary`, `per_second` |
 //! | `POST /api/erase` | `{"user": "…", "dry_run": true}`, `"yes": true` if events wait |
 //! | `POST /api/pause`, `/api/resume`, `/api/drain`, `/api/quit` | the flow; a pause may have `{"seconds": n}` |
 //! | `PUT /api/log-level` | `{"level": "debug", "seconds": n}`; without seconds for good |
 //! | `GET /openapi.json` | all of this as an OpenAPI document |
 //!
+//! A canary, a pace, or `Accept: application/x-ndjson` make the answer to a replay or discard a line of progress
+//! every quarter of a second, the last one with `"done": true`; such an order ends when its reader leaves.
+//!
 //! Who asks decides what is allowed ([`Access`]): the unix socket may do everything; on TCP, reads are
 //! redacted, and changes of state and revealing need the bearer of `admin.token_file`.
 
 mod access;
+pub mod audit;
 mod dead;
 mod decide;
 mod events;
+mod export;
 mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod log_level;
+mod order;
 mod page;
 pub mod pause;
 pub mod reasons;
@@ -33,6 +39,7 @@ mod reply;
 mod routes;
 pub mod snapshot;
 mod status;
+mod stepwise;
 pub mod view;
 mod watcher;
 

@@ -266,7 +266,7 @@ impl Relay {
         let control = listeners::CONTROL_LIMITS;
         let (socket, tcp) = self.admin.clone();
         rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
-        rest.spawn(http::serve(self.bound.take_socket(), socket, control, stop_rest.subscribe()));
+        rest.spawn(http::serve(self.bound.take_socket(), socket, listeners::SOCKET_LIMITS, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
         rest.spawn(admin::watch(self.watched.clone()));
         let mut stopped = stop_rest.subscribe();

@@ -25,6 +25,7 @@ mod tls;
 mod token;
 mod transport;
 pub mod verdict;
+mod wiped;
 
 use std::fmt;
 use std::future::Future;

@@ -16,6 +16,7 @@ mod openapi;
 mod outbox;
 mod output;
 mod private;
+mod progress;
 mod run;
 #[cfg(test)]
 mod scripted;
@@ -80,6 +81,9 @@ enum Command {
     /// Check the configuration and print what holds, and why
     CheckConfig(check_config::Args),
     /// Send events from a file; a repeated run doubles nothing
+    ///
+    /// An event that is byte for byte one that was sent within idempotency.remember (24 h) is taken for that one,
+    /// whichever file it came from; equal events of one file are as many as there are.
     Send(send::Args),
     /// Look into the outbox, and decide about dead letters
     #[command(subcommand)]

@@ -39,6 +39,7 @@
 //! | [`simulator`] | a Cello with faults, for demo and tests |
 //! | [`http`] | accept loop, limits, graceful close |
 //! | [`clock`], [`reason`], [`metrics`], [`telemetry`] | time, why, how much, logs |
+//! | `sync` | locks and tasks, which a test can replace |
 //!
 //! # The import rule
 //!
@@ -64,4 +65,5 @@ pub mod outbox;
 pub mod reads;
 pub mod reason;
 pub mod simulator;
+mod sync;
 pub mod telemetry;

@@ -21,6 +21,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::metrics::Metrics;
 use lines::{Lines, Style};
 
+/// The target of lines that say who ordered what; they pass at every level.
+pub const AUDIT: &str = concat!(env!("CARGO_CRATE_NAME"), "::audit");
+
 /// `log.*`
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -84,8 +87,8 @@ impl Level {
         Self::ALL.into_iter().find(|level| level.as_str() == name)
     }
 
-    /// What passes: our own targets at this level, libraries at `warn` at most. Some of them log
-    /// headers and bodies below that.
+    /// What passes: our own targets at this level, what operators ordered at every level, libraries at `warn` at
+    /// most. Some of them log headers and bodies below that.
     fn filter(self) -> Targets {
         let own = match self {
             Level::Error => LevelFilter::ERROR,
@@ -94,7 +97,10 @@ impl Level {
             Level::Debug => LevelFilter::DEBUG,
             Level::Trace => LevelFilter::TRACE,
         };
-        Targets::new().with_default(own.min(LevelFilter::WARN)).with_target(env!("CARGO_CRATE_NAME"), own)
+        Targets::new()
+            .with_default(own.min(LevelFilter::WARN))
+            .with_target(env!("CARGO_CRATE_NAME"), own)
+            .with_target(AUDIT, own.max(LevelFilter::INFO))
     }
 }
 
@@ -135,6 +141,14 @@ pub fn init(settings: &Settings, metrics: Arc<Metrics>) -> Handle {
     // A second call leaves the first subscriber in place.
     drop(tracing::subscriber::set_global_default(subscriber));
     handle
+}
+
+/// Logs to stderr what `log` logs: of a command that has no log but must leave a line.
+pub fn to_stderr(log: impl FnOnce()) {
+    let terminal = io::stderr().is_terminal();
+    let style = if terminal { Style::Text { color: false } } else { Style::Json };
+    let (subscriber, _) = subscriber(Level::Info, Lines::new(style, io::stderr(), Arc::default(), clock()));
+    tracing::subscriber::with_default(subscriber, log);
 }
 
 /// A log that writes nowhere; for tests of what steers one. The level changes as long as the first lives.

@@ -17,6 +17,8 @@ mod live;
 #[allow(dead_code, reason = "shared with the process tests")]
 #[path = "process/load.rs"]
 mod load;
+#[path = "page/looks.rs"]
+mod looks;
 #[allow(dead_code, reason = "shared with the process tests")]
 #[path = "process/relay.rs"]
 mod relay;

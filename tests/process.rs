@@ -20,6 +20,8 @@ mod crash;
 mod disk;
 #[path = "process/exit.rs"]
 mod exit;
+#[path = "process/export.rs"]
+mod export;
 #[path = "process/hops.rs"]
 mod hops;
 #[path = "process/idle.rs"]
@@ -34,6 +36,8 @@ mod mend;
 mod moving;
 #[path = "process/operator.rs"]
 mod operator;
+#[path = "process/orders.rs"]
+mod orders;
 #[path = "process/outage.rs"]
 mod outage;
 #[path = "process/power.rs"]
@@ -58,6 +62,8 @@ mod steer;
 mod storm;
 #[path = "process/tap.rs"]
 mod tap;
+#[path = "process/terminal.rs"]
+mod terminal;
 #[path = "process/traced.rs"]
 mod traced;
 #[path = "process/upstream.rs"]

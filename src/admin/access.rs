@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::reply::Refusal;
 
@@ -60,11 +61,24 @@ impl Access {
             ));
         };
         let expected = std::fs::read_to_string(file)
+            .map(Zeroizing::new)
             .map_err(|_| Refusal::new(StatusCode::FORBIDDEN, "admin.token_file cannot be read".to_owned()))?;
         if bearer_matches(headers, expected.trim_end_matches(['\r', '\n'])) {
             return Ok(());
         }
         Err(Refusal::new(StatusCode::FORBIDDEN, "the bearer token of admin.token_file is needed".to_owned()))
+    }
+}
+
+impl Access {
+    /// A change by TCP says that it is JSON, which the forms of another site cannot.
+    pub(super) fn check_is_json(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Access::Guarded { .. } = self else { return Ok(()) };
+        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+        if media_type.is_some_and(|given| given.trim().eq_ignore_ascii_case("application/json")) {
+            return Ok(());
+        }
+        Err(Refusal::new(StatusCode::FORBIDDEN, "a change by TCP needs Content-Type: application/json".to_owned()))
     }
 }
 

@@ -1,131 +1,128 @@
 //! Decisions about events: replay, discard, erase. Every one of them leaves a line in the log, without
 //! personal data.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::events::{event_id, reason};
+use super::order::{Action, Order};
 use super::reply::{self, Body, Refusal};
-use super::{Parts, fields};
-use crate::clock::Timestamp;
+use super::{Parts, audit, fields, stepwise};
 use crate::event::{EventId, UserId};
 use crate::outbox::{Filter, Replayed, Selection, State, Terms};
 
 /// Events read at once while they are counted.
 const PAGE: usize = 1000;
-/// A canary is given so long to be delivered.
-const CANARY_PATIENCE: Duration = Duration::from_secs(60);
-/// It is looked at so often.
-const CANARY_LOOK: Duration = Duration::from_millis(100);
 /// Why dead letters are passed over.
 const PASSED_OVER: &str = "Cello may have counted them already (sent, outcome unknown); may_duplicate replays them too";
-/// What a body may hold.
-const KNOWN: [&str; 6] = ["ids", "filter", "dry_run", "canary", "per_second", "may_duplicate"];
 
-/// Dead letters that an operator selects, and how they are replayed.
-#[derive(Debug)]
-pub(super) struct Order {
-    selection: Selection,
-    dry_run: bool,
-    canary: bool,
-    per_second: Option<u64>,
-    may_duplicate: bool,
+/// How a request came in and wants its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// The listener's kind, for the log.
+    pub(super) via: &'static str,
+    /// Progress is wanted, line by line.
+    pub(super) lines: bool,
 }
 
-impl Order {
-    pub(super) fn parse(body: &Value, now: Timestamp) -> Result<Self, Refusal> {
-        fields::only(body, &KNOWN)?;
-        let selection = match (body.get("ids"), body.get("filter")) {
-            (Some(Value::Array(ids)), None) => {
-                let ids = ids.iter().map(|id| event_id(id.as_str().unwrap_or_default()));
-                Selection::Ids(ids.collect::<Result<_, _>>()?)
-            }
-            (None, Some(Value::Object(fields))) => Selection::Matching(filter(fields, now)?),
-            _ => {
-                return Err(Refusal::bad(
-                    "give either ids (a list) or filter (an object with user, reason, olderThan, newerThan; {} is all)",
-                ));
-            }
-        };
-        let per_second = fields::whole(body, "per_second")?;
-        let flag = |name| fields::flag(body, name);
-        let (dry_run, canary, may_duplicate) = (flag("dry_run")?, flag("canary")?, flag("may_duplicate")?);
-        Ok(Self { selection, dry_run, canary, per_second, may_duplicate })
-    }
-
-    #[cfg(fuzzing)]
-    pub(super) fn taken_apart(self) -> (Selection, Option<u64>) {
-        (self.selection, self.per_second)
-    }
-}
-
-fn filter(fields: &Map<String, Value>, now: Timestamp) -> Result<Filter, Refusal> {
-    let mut filter = Filter { state: Some(State::Dead), ..Filter::default() };
-    for (name, value) in fields {
-        let text = || value.as_str().ok_or_else(|| Refusal::bad(format!("filter.{name} must be a string")));
-        let age = || {
-            let age =
-                fields::number_of(value).ok_or_else(|| Refusal::bad(format!("filter.{name} must be whole seconds")))?;
-            Ok::<_, Refusal>(now.minus(Duration::from_secs(age)))
-        };
-        match name.as_str() {
-            "state" if value == "dead" => {}
-            "state" => return Err(Refusal::bad("only dead letters can be replayed or discarded: state must be dead")),
-            "user" => filter.user = Some(UserId::new(text()?)),
-            "reason" => filter.reason = Some(reason(text()?)?),
-            "olderThan" | "older_than" => filter.until = Some(age()?),
-            "newerThan" | "newer_than" => filter.since = Some(age()?),
-            _ => return Err(Refusal::bad("filter knows state, user, reason, olderThan, newerThan")),
-        }
-    }
-    Ok(filter)
+/// The ids of an order that it does nothing about.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Left {
+    /// Ended, forgotten or never known.
+    unknown: Vec<EventId>,
+    /// Waiting, or delivered.
+    not_dead: Vec<EventId>,
 }
 
 /// One dead letter by its id.
-pub(super) async fn act_on(parts: &Parts, via: &str, action: &str, id: &str) -> Result<Response<Body>, Refusal> {
-    if parts.outbox.lookup(event_id(id)?).await?.is_none() {
+pub(super) async fn act_on(
+    parts: &Arc<Parts>,
+    asked: Asked,
+    action: Action,
+    id: &str,
+    body: &Value,
+) -> Result<Response<Body>, Refusal> {
+    let order = Order::of_one(action, id, body, parts.clock.now())?;
+    let left = left(parts, &order).await?;
+    if !left.unknown.is_empty() {
         return Err(Refusal::not_found("no such event: ended, forgotten or never known"));
     }
-    // Whoever names one event has seen it.
-    act(parts, via, action, &json!({"ids": [id], "may_duplicate": true})).await
+    carry_out(parts, asked, order, left).await
 }
 
 /// Replays or discards.
-pub(super) async fn act(parts: &Parts, via: &str, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
-    let order = Order::parse(body, parts.clock.now())?;
-    let is_replay = action == "replay";
-    let (done, canary) = if order.dry_run {
-        (count(parts, &order, is_replay).await?, None)
-    } else if is_replay {
-        replay(parts, &order).await?
-    } else {
-        let count = parts.dead.discard(order.selection).await?;
-        (Replayed { count, ..Replayed::default() }, None)
+pub(super) async fn act(
+    parts: &Arc<Parts>,
+    asked: Asked,
+    action: Action,
+    body: &Value,
+) -> Result<Response<Body>, Refusal> {
+    let order = Order::parse(action, body, parts.clock.now())?;
+    let left = left(parts, &order).await?;
+    carry_out(parts, asked, order, left).await
+}
+
+async fn carry_out(parts: &Arc<Parts>, asked: Asked, order: Order, left: Left) -> Result<Response<Body>, Refusal> {
+    if order.dry_run {
+        let found = count(parts, &order).await?;
+        return Ok(reply::json(StatusCode::OK, &answer(&order, &left, &found)));
+    }
+    if asked.lines || order.canary || order.per_second.is_some() {
+        return Ok(stepwise::start(parts.clone(), asked.via, order, left));
+    }
+    let done = match order.action {
+        Action::Replay => {
+            let terms = Terms { may_duplicate: order.may_duplicate, ..Terms::default() };
+            parts.dead.replay(order.selection.clone(), terms).await?
+        }
+        Action::Discard => {
+            Replayed { count: parts.dead.discard(order.selection.clone()).await?, ..Replayed::default() }
+        }
     };
-    let Replayed { count, passed_over, .. } = done;
-    if !order.dry_run {
-        tracing::info!(event = "operator_action", action, via, count, passed_over, "an operator changed dead letters");
+    audit::decided(asked.via, &order, &done);
+    Ok(reply::json(StatusCode::OK, &answer(&order, &left, &done)))
+}
+
+/// What an order did, or would do.
+pub(super) fn answer(order: &Order, left: &Left, done: &Replayed) -> Value {
+    let texts = |ids: &[EventId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "count": done.count,
+        "passedOver": done.passed_over,
+        "why": (done.passed_over > 0).then_some(PASSED_OVER),
+        "unknown": texts(&left.unknown),
+        "notDead": texts(&left.not_dead),
+        "dryRun": order.dry_run,
+    })
+}
+
+/// The ids that there is nothing to do about, as things are now.
+async fn left(parts: &Parts, order: &Order) -> Result<Left, Refusal> {
+    let (mut left, mut seen) = (Left::default(), HashSet::new());
+    let Selection::Ids(ids) = &order.selection else { return Ok(left) };
+    for id in ids.iter().filter(|id| seen.insert(**id)) {
+        match parts.outbox.lookup(*id).await?.map(|report| report.state) {
+            Some(State::Dead) => {}
+            Some(_) => left.not_dead.push(*id),
+            None => left.unknown.push(*id),
+        }
     }
-    let why = (passed_over > 0).then_some(PASSED_OVER);
-    let mut answer = json!({"count": count, "passedOver": passed_over, "why": why, "dryRun": order.dry_run});
-    if let Some((id, outcome)) = canary {
-        answer["canary"] = json!({"id": id.to_string(), "outcome": outcome});
-    }
-    Ok(reply::json(StatusCode::OK, &answer))
+    Ok(left)
 }
 
 /// What an order would do.
-async fn count(parts: &Parts, order: &Order, is_replay: bool) -> Result<Replayed, Refusal> {
+async fn count(parts: &Parts, order: &Order) -> Result<Replayed, Refusal> {
     let mut found = Replayed::default();
     let mut tally = |may_be_counted: bool| {
-        let passes = is_replay && may_be_counted && !order.may_duplicate;
+        let passes = order.action == Action::Replay && may_be_counted && !order.may_duplicate;
         *(if passes { &mut found.passed_over } else { &mut found.count }) += 1;
     };
     match &order.selection {
         Selection::Ids(ids) => {
-            for id in ids {
+            let mut seen = HashSet::new();
+            for id in ids.iter().filter(|id| seen.insert(**id)) {
                 let detail = parts.dead.show(*id).await?.filter(|detail| detail.listed.report.state == State::Dead);
                 detail.iter().for_each(|detail| tally(detail.listed.may_be_counted));
             }
@@ -143,45 +140,6 @@ async fn count(parts: &Parts, order: &Order, is_replay: bool) -> Result<Replayed
         }
     }
     Ok(found)
-}
-
-/// Replays at the pace that was asked for, after the canary. Whatever breaks this off leaves the rest dead.
-async fn replay(parts: &Parts, order: &Order) -> Result<(Replayed, Option<(EventId, &'static str)>), Refusal> {
-    let mut terms = Terms { may_duplicate: order.may_duplicate, ..Terms::default() };
-    let (mut done, mut canary) = (Replayed::default(), None);
-    if order.canary {
-        done = parts.dead.replay(order.selection.clone(), Terms { limit: 1, ..terms }).await?;
-        let Some(id) = done.next else { return Ok((done, None)) };
-        let outcome = watch(parts, id).await?;
-        canary = Some((id, outcome));
-        if outcome != "delivered" {
-            return Ok((done, canary));
-        }
-        terms.after = Some(id);
-    }
-    terms.limit = order.per_second.unwrap_or(u64::MAX);
-    loop {
-        let slice = parts.dead.replay(order.selection.clone(), terms).await?;
-        done.count += slice.count;
-        done.passed_over += slice.passed_over;
-        let Some(last) = slice.next else { return Ok((done, canary)) };
-        terms.after = Some(last);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// What becomes of a canary, as far as it is known in time.
-async fn watch(parts: &Parts, id: EventId) -> Result<&'static str, Refusal> {
-    let looks = CANARY_PATIENCE.as_millis() / CANARY_LOOK.as_millis();
-    for _ in 0..looks {
-        match parts.outbox.lookup(id).await?.map(|report| report.state) {
-            Some(State::Delivered) => return Ok("delivered"),
-            Some(State::Dead) => return Ok("dead"),
-            Some(_) => tokio::time::sleep(CANARY_LOOK).await,
-            None => return Ok("forgotten"),
-        }
-    }
-    Ok("waiting")
 }
 
 /// Erases a person. What waits may be worth a reward: that needs `"yes": true`.
@@ -203,8 +161,7 @@ pub(super) async fn erase(parts: &Parts, via: &str, body: &Value) -> Result<Resp
         return Ok(reply::json(StatusCode::CONFLICT, &answer));
     }
     let erased = parts.dead.erase(user).await?;
-    let count = erased.events();
-    tracing::info!(event = "operator_action", action = "erase", via, count, "an operator erased a person");
+    audit::erased(via, erased.events());
     Ok(reply::json(StatusCode::OK, &super::view::erased(&erased)))
 }
 

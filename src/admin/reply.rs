@@ -35,7 +35,8 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, message.into())
     }
 
-    pub(super) fn method(allow: &'static str) -> Self {
+    pub(super) fn method(method: &'static str) -> Self {
+        let allow = if method == "GET" { "GET, HEAD" } else { method };
         Self { status: StatusCode::METHOD_NOT_ALLOWED, message: format!("only {allow}"), allow: Some(allow) }
     }
 

@@ -1,17 +1,22 @@
 //! Which call does what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::{Access, Asks};
+use super::decide::Asked;
+use super::events::{Call, Query};
+use super::order::Action;
 use super::reply::{self, Body, Refusal};
 use super::status::status;
-use super::{Parts, PauseFile, dead, decide, events, fields, page};
+use super::{Parts, PauseFile, audit, dead, decide, events, export, fields, page};
+use crate::clock::Timestamp;
 use crate::forwarder::Pause;
 use crate::telemetry::Level;
 
@@ -38,55 +43,78 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/openapi.json"),
 ];
 
-/// Answers one request.
+/// Answers one request. HEAD is GET without the body, which hyper leaves out.
 pub(super) async fn answer(
-    parts: &Parts,
+    parts: &Arc<Parts>,
     access: &Access,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let method = request.method().clone();
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let path = request.uri().path().to_owned();
     if path == "/" {
         return show_page(access, &method, request.headers());
     }
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let read_or_power = if method == Method::GET { Asks::Read } else { Asks::Power };
     if !ROUTES.iter().any(|(known, template)| method == *known && fits(template, &segments)) {
-        let is_read = matches!(method, Method::GET | Method::HEAD);
-        access.check(request.headers(), if is_read { Asks::Read } else { Asks::Power })?;
+        access.check(request.headers(), read_or_power)?;
         return Err(unknown(&segments));
     }
-    let query = events::Query::parse(request.uri().query().unwrap_or_default())?;
-    let asks = if matches!(method, Method::GET | Method::HEAD) && !query.reveal { Asks::Read } else { Asks::Power };
-    access.check(request.headers(), asks)?;
-    match (&method, segments.as_slice()) {
-        (&Method::GET, ["api", "status"]) => Ok(reply::json(StatusCode::OK, &status(parts))),
-        (&Method::GET, ["api", "dead"]) => dead::groups(parts).await,
-        (&Method::GET, ["api", "events"]) => events::list(parts, &query).await,
-        (&Method::GET, ["api", "events", id]) => events::show(parts, id, query.reveal).await,
-        (&Method::GET, ["api", "export"]) => Ok(events::export(parts, query)),
-        (&Method::POST, ["api", "events", id, action @ ("replay" | "discard")]) => {
-            decide::act_on(parts, access.name(), action, id).await
-        }
-        (&Method::POST, ["api", action @ ("replay" | "discard")]) => {
-            decide::act(parts, access.name(), action, &read_json(request).await?).await
-        }
-        (&Method::POST, ["api", "erase"]) => decide::erase(parts, access.name(), &read_json(request).await?).await,
-        (&Method::POST, ["api", action @ ("pause" | "resume" | "drain" | "quit")]) => {
-            let action = (*action).to_owned();
-            let body = read_json(request).await?;
-            steer(parts, &action, &body).await
-        }
-        (&Method::PUT, ["api", "log-level"]) => set_log_level(parts, &read_json(request).await?),
-        (&Method::GET, ["openapi.json"]) => Ok(reply::document(super::OPENAPI)),
-        (_, segments) => Err(unknown(segments)),
+    let query = Query::parse(request.uri().query().unwrap_or_default(), call(&method, &segments));
+    let reveals = query.as_ref().is_ok_and(|query| query.reveal);
+    access.check(request.headers(), if reveals { Asks::Power } else { read_or_power })?;
+    let query = query?;
+    if method != Method::GET {
+        let asked = Asked { via: access.name(), lines: wants_lines(request.headers()) };
+        let body = read_json(access, request).await?;
+        return change(parts, asked, &segments, &body).await;
     }
+    match segments.as_slice() {
+        ["api", "status"] => Ok(reply::json(StatusCode::OK, &status(parts))),
+        ["api", "dead"] => dead::groups(parts).await,
+        ["api", "events"] => events::list(parts, &query).await,
+        ["api", "events", id] => events::show(parts, id, query.reveal).await,
+        ["api", "export"] => export::export(parts, query).await,
+        ["openapi.json"] => Ok(reply::document(super::OPENAPI)),
+        segments => Err(unknown(segments)),
+    }
+}
+
+/// Changes state.
+async fn change(parts: &Arc<Parts>, asked: Asked, segments: &[&str], body: &Value) -> Result<Response<Body>, Refusal> {
+    let no_call = || unknown(segments);
+    match segments {
+        ["api", "events", id, action] => {
+            decide::act_on(parts, asked, Action::from_name(action).ok_or_else(no_call)?, id, body).await
+        }
+        ["api", "erase"] => decide::erase(parts, asked.via, body).await,
+        ["api", "log-level"] => set_log_level(parts, asked.via, body),
+        ["api", "pause" | "resume" | "drain" | "quit"] => steer(parts, asked.via, segments[1], body).await,
+        ["api", action] => decide::act(parts, asked, Action::from_name(action).ok_or_else(no_call)?, body).await,
+        _ => Err(no_call()),
+    }
+}
+
+/// What a query string may hold here.
+fn call(method: &Method, segments: &[&str]) -> Call {
+    match (method, segments) {
+        (&Method::GET, ["api", "events"]) => Call::List,
+        (&Method::GET, ["api", "events", _]) => Call::Show,
+        (&Method::GET, ["api", "export"]) => Call::Export,
+        _ => Call::Other,
+    }
+}
+
+/// Whether the client wants to hear how it goes on.
+fn wants_lines(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("x-ndjson"))
 }
 
 /// The operator's page, which may be fetched by whoever reaches this listener: it holds no data.
 fn show_page(access: &Access, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
     access.check(headers, Asks::Page)?;
     match *method {
-        Method::GET | Method::HEAD => Ok(page::answer()),
+        Method::GET => Ok(page::answer()),
         _ => Err(Refusal::method("GET")),
     }
 }
@@ -106,31 +134,34 @@ fn fits(template: &str, segments: &[&str]) -> bool {
 }
 
 /// Changes how the queue flows.
-async fn steer(parts: &Parts, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
+async fn steer(parts: &Parts, via: &str, action: &str, body: &Value) -> Result<Response<Body>, Refusal> {
     fields::only(body, if action == "pause" { &["seconds"] } else { &[] })?;
+    let wait = seconds(body)?;
+    let mut until = None;
     match action {
-        "pause" => pause(parts, seconds(body)?).await?,
+        "pause" => until = pause(parts, wait).await?,
         "resume" => resume(parts).await?,
         "drain" => (parts.drain)(),
-        _ => {
-            let Some(quit) = &parts.quit else {
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "quit is off: set admin.allow_quit".to_owned()));
-            };
-            quit.send_replace(true);
+        _ if parts.quit.is_none() => {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "quit is off: set admin.allow_quit".to_owned()));
         }
+        _ => {}
     }
-    tracing::info!(event = "operator_action", action, "an operator steered the queue");
+    audit::steered(via, action, wait.map(|wait| wait.as_secs()), until.map(|until| until.to_string()));
+    if action == "quit" {
+        parts.quit.as_ref().map(|quit| quit.send_replace(true));
+    }
     Ok(reply::json(StatusCode::OK, &json!({"state": parts.forwarder.flow().borrow().to_string()})))
 }
 
-/// Pauses; kept over restarts before it is answered.
-async fn pause(parts: &Parts, wait: Option<Duration>) -> Result<(), Refusal> {
+/// Pauses; kept over restarts before it is answered. Gives the end, if there is one.
+async fn pause(parts: &Parts, wait: Option<Duration>) -> Result<Option<Timestamp>, Refusal> {
     let since = parts.clock.now();
     let pause = Pause { since, until: wait.map(|wait| since.plus(wait)) };
     let _one = parts.steering.lock().await;
     keep(parts, move |file| file.write(pause)).await?;
     parts.forwarder.pause_as(pause);
-    Ok(())
+    Ok(pause.until)
 }
 
 /// Ends a pause, also for later starts.
@@ -155,20 +186,16 @@ async fn keep(
 }
 
 /// Changes how much is logged.
-fn set_log_level(parts: &Parts, body: &Value) -> Result<Response<Body>, Refusal> {
+fn set_log_level(parts: &Parts, via: &str, body: &Value) -> Result<Response<Body>, Refusal> {
     fields::only(body, &["level", "seconds"])?;
     let level = body.get("level").and_then(Value::as_str).and_then(Level::from_name);
     let names = || Level::ALL.map(Level::as_str).join(", ");
     let level = level.ok_or_else(|| Refusal::bad(format!("level must be one of {}", names())))?;
     let wait = seconds(body)?;
     parts.log_level.set(level, wait);
-    tracing::info!(
-        event = "operator_action",
-        action = "log-level",
-        log_level = level.as_str(),
-        "an operator set the log level"
-    );
-    Ok(reply::json(StatusCode::OK, &json!({"level": level.as_str(), "seconds": wait.map(|wait| wait.as_secs())})))
+    let seconds = wait.map(|wait| wait.as_secs());
+    audit::leveled(via, level.as_str(), seconds);
+    Ok(reply::json(StatusCode::OK, &json!({"level": level.as_str(), "seconds": seconds})))
 }
 
 /// How long a change holds, if it is for a while.
@@ -177,11 +204,8 @@ fn seconds(body: &Value) -> Result<Option<Duration>, Refusal> {
 }
 
 /// The request's JSON object; an empty body counts as `{}`.
-async fn read_json(request: Request<Incoming>) -> Result<Value, Refusal> {
-    let is_json = |value: &hyper::header::HeaderValue| value.as_bytes().starts_with(b"application/json");
-    if !request.headers().get(CONTENT_TYPE).is_none_or(is_json) {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json".to_owned()));
-    }
+async fn read_json(access: &Access, request: Request<Incoming>) -> Result<Value, Refusal> {
+    access.check_is_json(request.headers())?;
     #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
     let body = body.map_err(|_| Refusal::bad("the body is over 1 MiB or broke off"))?.to_bytes();

@@ -98,6 +98,13 @@ fn body(detail: &Detail) -> Value {
     serde_json::from_slice(&detail.body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&detail.body)))
 }
 
+/// A body on one line, as NDJSON needs it. Apps may write theirs over several lines, and in JSON a raw line break is
+/// never part of a value: a space does as well.
+#[must_use]
+pub fn one_line(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).replace(['\n', '\r'], " ")
+}
+
 /// Cello's own words may hold personal data.
 fn words(message: Option<&str>, reveal: bool) -> Option<&str> {
     message.map(|message| if reveal { message } else { REDACTED })

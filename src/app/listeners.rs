@@ -15,6 +15,9 @@ use crate::http::{self, Limits, Listener};
 pub(super) const CONTROL_LIMITS: Limits =
     Limits { max_connections: 64, header_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(120) };
 
+/// The same for the control socket, whose exports may be read by a `send` that waits five minutes for a full relay.
+pub(super) const SOCKET_LIMITS: Limits = Limits { idle_timeout: Duration::from_secs(600), ..CONTROL_LIMITS };
+
 /// The sockets of a relay and where they are.
 pub struct Bound {
     ingest: Vec<Listener>,

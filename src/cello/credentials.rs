@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 pub(super) use watch_files::follow;
 
 /// More than any key or token has.
 const MAX_FILE: u64 = 64 * 1024;
+/// More than `read_to_end` tries out on the stack where it has less room.
+const SPARE: usize = 64;
 /// So often files that change while they are read are read again.
 const READS: usize = 5;
 
@@ -131,19 +134,15 @@ fn read_one(path: &Path) -> Result<SecretString, String> {
     if !found.is_file() {
         return Err(wrong("it is not a regular file"));
     }
-    // Room for all of it at once: growing would leave copies behind that nobody overwrites.
-    let mut bytes = Vec::with_capacity(found.len().min(MAX_FILE) as usize + 1);
+    // Room for all of it at once, and so much that nothing is read by way of the stack: growing and passing on would
+    // leave copies behind that nobody overwrites.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(found.len().min(MAX_FILE) as usize + SPARE));
     File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(wrong("it is too large to be a key"));
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8"))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8"))?;
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() { Err(wrong("it is empty")) } else { Ok(SecretString::from(text)) }
 }
 

@@ -199,6 +199,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_token_is_used_until_it_ends() {
+        let tokens = Tokens::new(false);
+        let mut live = slot(1, 0, Access::Granted);
+        live.token.as_mut().unwrap().1 = Some(Instant::now() + Duration::from_millis(1));
+        tokens.publish(live);
+        assert_eq!(tokens.get(soon()).await.unwrap().unwrap().generation, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_401_a_token_that_may_come_is_waited_for() {
+        let tokens = Tokens::new(false);
+        let start = Instant::now();
+        assert!(tokens.newer_than(1, soon()).await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_access_is_told_and_a_new_token_alone_is_none() {
+        let tokens = Tokens::new(false);
+        let mut access = tokens.access();
+        tokens.publish(slot(1, 0, Access::Granted));
+        assert!(access.has_changed().unwrap());
+        assert_eq!(*access.borrow_and_update(), Access::Granted);
+        tokens.publish(slot(2, 0, Access::Granted));
+        assert!(!access.has_changed().unwrap());
+        tokens.tell(TokenStatus { keys_refused: true, ..TokenStatus::default() });
+        assert!(tokens.status().keys_refused);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_token_that_cannot_come() {
         let tokens = Tokens::new(false);
         let start = Instant::now();

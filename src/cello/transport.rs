@@ -26,12 +26,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
+use zeroize::Zeroizing;
 
 use super::answer::{self, Answer};
 use super::base::Base;
 use super::connector::{ConnectError, Connector};
 use super::skew::Skew;
-use super::{BuildError, Settings};
+use super::{BuildError, Settings, wiped};
 use crate::clock::Clock;
 use crate::event::EventId;
 use crate::metrics::Operation;
@@ -49,6 +50,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(5);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("cello-relay/", env!("CARGO_PKG_VERSION")));
+const SCHEME: &[u8] = b"Bearer ";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A call to Cello, without the base URL and without its token, which the stack adds.
@@ -214,7 +216,11 @@ impl Transport {
 
 /// The `Authorization` header of a token; `None` if it has characters that no header may hold.
 pub(super) fn bearer(token: &SecretString) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
+    let token = token.expose_secret();
+    let mut text = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
+    text.extend_from_slice(SCHEME);
+    text.extend_from_slice(token.as_bytes());
+    let mut value = HeaderValue::from_maybe_shared(wiped::shared(text)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
@@ -260,6 +266,20 @@ mod tests {
     use hyper_util::rt::TokioIo;
 
     use super::*;
+    use crate::cello::wiped::remains::Place;
+
+    #[test]
+    fn a_header_with_a_token_is_overwritten_when_it_has_been_sent() {
+        let token = "t".repeat(900);
+        let header = bearer(&token.as_str().into()).unwrap();
+        assert_eq!(header, format!("Bearer {token}"));
+        assert!(header.is_sensitive());
+        let (mut place, of_the_request) = (Place::of(header.as_bytes()), header.clone());
+        drop(header);
+        assert!(place.holds(&token));
+        drop(of_the_request);
+        assert!(!place.holds(&token[..64]));
+    }
 
     #[tokio::test]
     async fn a_request_that_hyper_hands_back_unwritten_was_not_sent() {

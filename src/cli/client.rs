@@ -133,7 +133,6 @@ impl Client {
     }
 
     /// Any request, its answer read whole.
-    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
     pub(super) async fn call(
         &mut self,
         method: Method,
@@ -141,7 +140,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer, CallError> {
-        let (head, body) = self.start(method, path, headers, body).await?.into_parts();
+        Self::whole(self.start(method, path, headers, body).await?).await
+    }
+
+    /// The rest of an answer.
+    #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
+    pub(super) async fn whole(answer: Response<Incoming>) -> Result<Answer, CallError> {
+        let (head, body) = answer.into_parts();
         let whole = tokio::time::timeout(TIMEOUT, Limited::new(body, MAX_ANSWER).collect());
         let body = whole.await.map_err(|_| CallError::Timeout)?.map_err(|_| CallError::Body)?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::outbox::Status;
-use super::{Context, flow, output};
+use super::{Context, flow, output, progress};
 use crate::config;
 
 /// Between two looks at the queue.
@@ -31,17 +31,21 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let timeout = args.timeout.unwrap_or(whereabouts.deadline);
     let mut client = flow::control(&whereabouts);
     let mut waiting = 0;
+    let bar = progress::events(None, "waiting:");
     let drained = tokio::time::timeout(timeout, async {
         loop {
             let result = client.get("/api/status").await;
             waiting = flow::answered(&client, result)?.json::<Status>()?.queue.waiting();
+            bar.set_position(waiting);
             if waiting == 0 {
                 return Ok::<(), Failure>(());
             }
             tokio::time::sleep(PAUSE).await;
         }
     });
-    match drained.await {
+    let drained = drained.await;
+    bar.finish_and_clear();
+    match drained {
         Ok(result) => result.inspect(|()| output::note("all is delivered")),
         Err(_) => {
             let message = format!("{waiting} events are not delivered after {timeout:?}; they stay stored");

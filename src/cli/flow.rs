@@ -59,7 +59,8 @@ pub(super) fn unreachable(client: &Client, error: &CallError) -> Failure {
     let message = format!("no answer on the control socket {}: {error}", client.endpoint());
     Failure::new(Exit::Unavailable, message).hint(
         "is the relay running, with this very configuration (--config, CELLO_RELAY_…) and on this machine or in this \
-         container?",
+         container? What a stopped relay holds, its directory (outbox.dir) tells: `cello-relay outbox \
+         stats|list|show|export|check`",
     )
 }
 

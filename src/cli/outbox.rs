@@ -3,6 +3,7 @@
 mod act;
 mod erase;
 mod export;
+mod follow;
 mod look;
 mod model;
 mod offline;

@@ -1,9 +1,10 @@
 //! `send`: events from a file to the relay, in their order; twice is once.
 //!
-//! Each event goes with an `Idempotency-Key` made of its place and its bytes, so that a run that was
-//! cut short is simply run again.
+//! Each event goes with an `Idempotency-Key` made of its bytes and of how many like it came before, so that a run that
+//! was cut short is simply run again, and a later export of what is left doubles nothing.
 
 mod input;
+mod keys;
 mod post;
 mod rejects;
 mod settle;
@@ -13,14 +14,15 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::client::{Client, Endpoint};
 use super::exit::{Exit, Failure};
-use super::{Context, output};
+use super::{Context, output, progress};
 use crate::config::{self, Whereabouts};
 use crate::event::EventId;
 use input::Items;
+use keys::Keys;
 use post::{Posted, Poster};
 use rejects::Rejects;
 
@@ -72,7 +74,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let (reader, bytes) = open(&args.file)?;
     let mut poster = Poster::new(client, args.patience);
     let mut rejects = Rejects::new(args.rejects.clone());
-    let summary = send(Items::read(reader)?, &mut poster, &mut rejects, &progress(bytes), args.wait).await;
+    let summary = send(Items::read(reader)?, &mut poster, &mut rejects, &progress::bytes(bytes), args.wait).await;
     rejects.finish()?;
     let summary = summary?;
     let (stored, known, refused) = (summary.stored, summary.known, rejects.count());
@@ -93,10 +95,10 @@ async fn send<R: BufRead>(
     progress: &ProgressBar,
     keep_ids: bool,
 ) -> Result<Summary, Failure> {
-    let mut summary = Summary::default();
+    let (mut summary, mut keys) = (Summary::default(), Keys::default());
     for item in items {
         let item = item?;
-        match poster.post(&item).await? {
+        match poster.post(&item, &keys.next(&item.body)).await? {
             Posted::Stored { id, known } => {
                 *(if known { &mut summary.known } else { &mut summary.stored }) += 1;
                 summary.ids.extend(id.filter(|_| keep_ids));
@@ -122,16 +124,6 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     let file = File::open(path).map_err(cannot)?;
     let bytes = file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len());
     Ok((Box::new(BufReader::new(file)), bytes))
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(bytes: Option<u64>) -> ProgressBar {
-    let template = match bytes {
-        Some(_) => "{bar:40} {bytes}/{total_bytes} {msg}, {eta} left",
-        None => "{spinner} {msg}",
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr()).with_style(style)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::client::{Client, Endpoint};
 use super::exit::{Exit, Failure};
-use super::{Context, send};
+use super::{Context, output, progress, send};
 use crate::config;
 
 /// Between two looks: soon enough for a start, seldom enough to cost nothing.
@@ -34,16 +34,22 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         Client::new(Endpoint::Tcp(whereabouts.ops))
     };
     let mut last = String::new();
+    let wheel = progress::wheel("waiting");
     let done = tokio::time::timeout(args.timeout, async {
         loop {
             match if args.empty { is_empty(&mut client).await } else { is_ready(&mut client).await } {
                 Ok(()) => return,
                 Err(said) => last = said,
             }
+            if !wheel.is_hidden() {
+                wheel.set_message(output::printable(&last));
+            }
             tokio::time::sleep(PAUSE).await;
         }
     });
-    done.await.map_err(|_| {
+    let done = done.await;
+    wheel.finish_and_clear();
+    done.map_err(|_| {
         let (what, hint) = match args.empty {
             true => ("empty", "`cello-relay outbox stats` shows what waits and why"),
             false => ("ready", "is it running, with this very configuration? its log says what it waits for"),

@@ -27,6 +27,9 @@ mod tests {
         assert_eq!(closest("new-sigup", known), Some("new-signup"));
         assert_eq!(closest("NEW_SIGNUP", known), Some("new-signup"));
         assert_eq!(closest("user-left", known), None);
-        assert_eq!(closest(&"new-signup".repeat(9), known), None);
+        let as_long_as_is_compared = "new-signup".repeat(7)[..COMPARED].to_owned();
+        assert_eq!(closest(&as_long_as_is_compared, [as_long_as_is_compared.as_str()]), Some(&*as_long_as_is_compared));
+        let longer = as_long_as_is_compared + "x";
+        assert_eq!(closest(&longer, [longer.as_str()]), None, "the very same");
     }
 }

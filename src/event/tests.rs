@@ -97,6 +97,37 @@ fn a_name_given_twice_in_envelope_or_payload_is_refused_and_in_the_context_not()
         ["payload.ucc is there twice", "x is there twice", "payload.y is there twice"]
     );
     checked(&event("", r#"{"a":1,"a":2}"#));
+    for (field, again) in [
+        ("eventName", r#""eventName":"ReferralUpdated","payload":{"ucc":"c","newUserId":"u"}"#),
+        ("payload", r#""payload":{},"payload":{"ucc":"c","newUserId":"u"}"#),
+        ("context", r#""context":{},"context":{},"payload":{"ucc":"c","newUserId":"u"}"#),
+        ("payload.newUserId", r#""payload":{"ucc":"c","newUserId":"u","newUserId":"u"}"#),
+        ("payload.price", r#""payload":{"ucc":"c","newUserId":"u","price":1,"price":null}"#),
+        ("payload.currency", r#""payload":{"ucc":"c","newUserId":"u","currency":null,"currency":"EUR"}"#),
+    ] {
+        let body = format!(r#"{{"eventName":"ReferralUpdated",{again}}}"#);
+        assert_eq!(faults(&body, Checks::Off), [format!("{field} is there twice")], "{body}");
+    }
+}
+
+#[test]
+fn only_names_that_a_sender_made_up_are_kept_from_others() {
+    let made_up = |name: &str, message: &'static str| Fault::new(name.to_owned(), message).public_field().to_owned();
+    assert_eq!(made_up("payload.ann@example.com", TWICE), "an unknown field");
+    assert_eq!(made_up("context.event.trigger", "is unknown"), "context.event.trigger");
+    assert_eq!(Fault::new("payload.ucc", TWICE).public_field(), "payload.ucc");
+}
+
+#[test]
+fn strings_of_255_characters_are_not_too_long_however_many_bytes_they_have() {
+    for (character, times, long) in [("a", 255, false), ("a", 256, true), ("\u{e9}", 255, false), ("\u{e9}", 256, true)]
+    {
+        let user = character.repeat(times);
+        let body =
+            event("", &format!(r#"{{"event":{{"timestamp":"2022-10-05 14:14:34"}},"newUser":{{"name":"{user}"}}}}"#));
+        let said = warnings(&body).iter().any(|(kind, _)| *kind == Warning::Length);
+        assert_eq!(said, long, "{times} times {character}");
+    }
 }
 
 #[test]

@@ -112,6 +112,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_not_used_is_saved_up_for_a_hundredth_of_a_second_and_no_longer() {
+        let start = start();
+        let mut pacing = Pacing::new(1_000, start);
+        assert!(pacing.is_limited());
+        for ms in (0..1_000).step_by(7) {
+            assert_eq!(pacing.available(start + Duration::from_millis(ms)), 10);
+        }
+        pacing.take();
+        assert_eq!(pacing.next(), None, "nine are left");
+    }
+
     proptest! {
         #[test]
         fn no_second_holds_more_sends_than_the_limit(

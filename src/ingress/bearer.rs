@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::StartError;
 
@@ -47,7 +48,7 @@ impl Bearer {
 }
 
 fn read(path: &Path) -> Result<SecretString, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| error.to_string())?);
     let token = text.trim();
     if token.is_empty() {
         return Err("is empty".to_owned());

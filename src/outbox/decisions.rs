@@ -68,7 +68,7 @@ impl Erased {
     }
 
     /// Adds what another pass found; what it says of files and flights stands.
-    pub(super) fn add(&mut self, pass: Self) {
+    pub fn add(&mut self, pass: Self) {
         *self = Self {
             pending: self.pending + pass.pending,
             retrying: self.retrying + pass.retrying,

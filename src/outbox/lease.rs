@@ -1,7 +1,9 @@
-//! The right to settle one event, given back when it is dropped.
+//! The right to settle one event, given back when it is dropped. Tested in `tests/interleavings.rs` too.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::Mutex;
 
 /// Ends by [`Lease::end`] (the store does that in `settle`) or by being dropped, which returns the event.
 pub struct Lease {

@@ -1,11 +1,12 @@
 //! One request to Cello for all who ask for the same at the same time.
 //!
 //! A flight is a task of its own, so that it lands also when the reader who started it has left. How
-//! many there are is bounded by [`super::upstream`], how long each takes by its deadline.
+//! many there are is bounded by [`super::upstream`], how long each takes by its deadline. Tested in
+//! `tests/interleavings.rs`.
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use super::cache::Kept;
 use super::target::Target;
 use super::upstream::Failure;
 use crate::cello::Answer;
+use crate::sync::{Mutex, MutexGuard, spawn};
 
 /// How a flight ended.
 #[derive(Clone)]
@@ -70,7 +72,7 @@ impl Flights {
         let entry = OnBoard { flights: Arc::clone(self), target: target.clone(), number: board.last };
         let (land, landing) = watch::channel(None);
         board.under_way.insert(target.clone(), (board.last, landing.clone()));
-        tokio::spawn(async move {
+        spawn(async move {
             let landed = fetch.await;
             // First: who comes now asks the cache, or anew.
             drop(entry);
@@ -92,7 +94,7 @@ impl Flights {
 /// A flight that nobody shares. It goes on also if the caller leaves.
 pub(super) async fn alone(fetch: impl Future<Output = Landed> + Send + 'static) -> Landed {
     let (land, landing) = watch::channel(None);
-    tokio::spawn(async move { land.send_replace(Some(fetch.await)) });
+    spawn(async move { land.send_replace(Some(fetch.await)) });
     wait(landing).await
 }
 

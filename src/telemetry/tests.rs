@@ -74,6 +74,14 @@ fn libraries_are_capped_at_warn_whatever_the_level() {
 }
 
 #[test]
+fn what_operators_ordered_is_written_at_every_level() {
+    for level in Level::ALL {
+        let lines = json_lines(level, |_| tracing::info!(target: AUDIT, event = "operator_action", "an order"));
+        assert_eq!(lines.len(), 1, "{level:?}");
+    }
+}
+
+#[test]
 fn the_level_can_be_changed_while_running() {
     let lines = json_lines(Level::Info, |handle| {
         tracing::debug!("before");

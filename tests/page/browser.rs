@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -135,6 +137,23 @@ impl Browser {
         sent.filter_map(|sent| sent["message"]["params"]["request"]["url"].as_str().map(str::to_owned)).collect()
     }
 
+    /// Shows the page as in the evening.
+    pub(crate) fn scheme(&self, name: &str) {
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": name}]});
+        self.ask("/goog/cdp/execute", &json!({"cmd": "Emulation.setEmulatedMedia", "params": media}));
+    }
+
+    /// Leaves a picture to look at, below the target folder; of the whole page unless a dialog is open.
+    pub(crate) fn picture(&self, name: &str) {
+        let whole = self.value("document.querySelector('dialog[open]') === null");
+        let params = json!({"format": "png", "captureBeyondViewport": whole});
+        let taken = self.ask("/goog/cdp/execute", &json!({"cmd": "Page.captureScreenshot", "params": params}));
+        let bytes = STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64");
+        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join(format!("{name}.png")), bytes).expect("a file");
+    }
+
     /// The width of the window in CSS pixels, as on a phone.
     pub(crate) fn width(&self, pixels: u32) {
         let metrics = json!({"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": pixels < 500});
@@ -156,11 +175,14 @@ impl Browser {
     }
 }
 
+/// Whatever a test was about: no script failed and nothing offended the page's policy.
 impl Drop for Browser {
     fn drop(&mut self) {
+        let complaints = if std::thread::panicking() { Vec::new() } else { self.console() };
         // Ends Chromium; chromedriver itself is ended by its id, whatever became of the session.
         drop(Client::connect(self.at).and_then(|mut driver| driver.request("DELETE", &self.session, &[], "")));
         drop(self.driver.kill());
         drop(self.driver.wait());
+        assert!(complaints.is_empty(), "the console says {complaints:#?}");
     }
 }

@@ -66,6 +66,10 @@ fn what_waits_is_erased_only_if_that_is_said_running_or_stopped() {
     assert!(code == 64 && stderr.contains("--yes"), "{code} {stderr}");
     let (code, stdout, stderr) = setup.call(&["outbox", "erase", "--user", "else", "--yes", "--json"]);
     assert!(code == 0 && stdout.contains(r#""overwritten":true"#), "{code} {stdout} {stderr}");
+    assert!(stderr.contains(r#""event":"operator_action","action":"erase","via":"directory","count":1"#), "{stderr}");
+    assert!(!stderr.contains("else"), "{stderr}");
+    let (code, checked, stderr) = setup.call(&["outbox", "check", "--json"]);
+    assert_eq!((code, checked.trim()), (0, r#"{"findings":[],"sound":true}"#), "{stderr}");
     let (_, listed, _) = setup.call(&["outbox", "list", "--reveal"]);
     assert!(listed.contains("another") && !listed.contains("else"), "{listed}");
 }

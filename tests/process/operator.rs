@@ -121,7 +121,10 @@ fn a_stopped_relay_is_told_with_exit_69_and_a_hint() {
     let setup = Setup::new(UNREACHABLE);
     let (code, _, stderr) = setup.call(&["drain"]);
     assert_eq!(code, 69, "{stderr}");
-    assert!(!stderr.is_empty());
+    assert!(
+        stderr.contains("hint:") && stderr.contains("`cello-relay outbox stats|list|show|export|check`"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
-use crate::relay::{Relay, Setup};
-use crate::upstream::UNREACHABLE;
+use crate::relay::{PATIENCE, Relay, Setup};
+use crate::upstream::{UNREACHABLE, Upstream};
 
 /// A user of a relay that is started by root.
 const NOBODY: u32 = 65_533;
@@ -86,5 +87,62 @@ fn other_processes_of_the_relays_user_read_neither_its_memory_nor_its_keys() {
     let metrics = relay.metrics();
     for name in ["process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_start_time_seconds"] {
         assert!(crate::relay::sum(&metrics, name, "") > 0.0, "{name}:\n{metrics}");
+    }
+}
+
+/// How often the text is in memory that the process may write to; `None` if it cannot be looked at.
+fn copies_in_memory(pid: u32, text: &str) -> Option<usize> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut copies = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        let mut bytes = vec![0; usize::try_from(to - from).ok()?];
+        // What was given back since is not there.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            copies += memchr::memmem::find_iter(&bytes, text).count();
+        }
+    }
+    Some(copies)
+}
+
+#[test]
+fn keys_that_were_replaced_are_gone_from_memory() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let keys = setup.dir().join("keys");
+    fs::create_dir(&keys).expect("a folder");
+    let put = |which: &str| {
+        let write = |name: &str, key: String| fs::write(keys.join(name), key).expect("a file");
+        write("access-key-id", format!("canary-id-{which}\n"));
+        write("secret-access-key", format!("canary-secret-of-many-characters-{which}\n"));
+    };
+    put("the-first-of-two");
+    setup.unset("CELLO__ACCESS_KEY_ID").unset("CELLO__SECRET_ACCESS_KEY");
+    setup.set("CELLO__CREDENTIALS_DIR", keys.to_str().expect("a path"));
+    let mut relay = setup.start();
+    let deliver = |relay: &Relay| {
+        let event = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"a","newUserId":"b"}}"#;
+        relay.client().post("/events", event).expect("an answer");
+        relay.wait_until_empty(PATIENCE);
+    };
+    deliver(&relay);
+    // Its start would be written over by an allocator anyway.
+    let pid = relay.pid();
+    let copies = || copies_in_memory(pid, "characters-the-first-of-two");
+    let Some(in_use) = copies() else {
+        println!("skipped: what is left of keys: the memory of a relay can be read by root only");
+        return;
+    };
+    assert!(in_use > 0, "keys in use are seen");
+    put("the-second-one");
+    relay.wait_for_event("credentials_changed");
+    upstream.revoke_tokens();
+    // The last copies are in the buffer of a connection, which the next requests write over.
+    let give_up_at = Instant::now() + PATIENCE;
+    while copies() != Some(0) {
+        assert!(Instant::now() < give_up_at, "{:?} copies are left", copies());
+        deliver(&relay);
     }
 }

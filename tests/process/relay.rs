@@ -116,18 +116,33 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts `command`, which is or becomes a `run`, and waits until it takes events.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("the binary runs");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (lines, log) = sync_channel(100_000);
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut relay = Self { child, log, seen: Vec::new(), ingest: unknown, ops: unknown, admin: unknown };
+        let mut relay = Self::spawn(&mut command);
         let started = relay.wait_for_event("started");
         let address = |field: &str| {
             let text = started[field].as_str().expect("addresses").trim_matches(['[', ']']).to_owned();
             text.parse().expect("one address")
         };
         (relay.ingest, relay.ops, relay.admin) = (address("ingest"), address("ops"), address("admin"));
+        relay
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary runs");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (lines, log) = sync_channel(100_000);
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { child, log, seen: Vec::new(), ingest: unknown, ops: unknown, admin: unknown }
+    }
+
+    /// Starts a `run` whose log does not tell that it did; it can be steered when this returns.
+    pub(crate) fn start_quiet(mut command: Command, socket: &Path) -> Self {
+        let mut relay = Self::spawn(&mut command);
+        let deadline = Instant::now() + PATIENCE;
+        while Client::socket(socket).is_err() {
+            assert!(Instant::now() < deadline, "no control socket: {}", relay.complaints());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         relay
     }
 

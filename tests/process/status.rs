@@ -78,9 +78,75 @@ fn an_order_that_is_not_understood_word_for_word_changes_nothing() {
     let mut client = Client::socket(&setup.socket()).expect("the control socket");
     assert_eq!(client.get("/api/events?reveal=yes").expect("an answer").status, 400);
     let trace = client.request("TRACE", "/api/events?limit=0", &[], "").expect("an answer");
-    assert_eq!((trace.status, trace.header("allow")), (405, Some("GET")));
+    assert_eq!((trace.status, trace.header("allow")), (405, Some("GET, HEAD")));
     let after = status(&setup);
     assert_eq!((&after["ledger"]["dead"], after["state"].as_str()), (&json!(1), Some("ok")), "{after:#}");
+}
+
+#[test]
+fn a_query_parameter_that_a_call_does_not_know_is_refused_and_nothing_is_done() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":400,"message":"no"}]"#);
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    assert_eq!(post(&relay, &event("u", 1)), 200);
+    wait_until(&setup, "dead", |status| status["ledger"]["dead"] == 1);
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let listed = client.get("/api/events?limit=1").expect("an answer").json();
+    let id = listed["events"][0]["id"].as_str().expect("an id").to_owned();
+    for (method, path, body) in [
+        ("POST", "/api/discard?user=other".to_owned(), r#"{"filter":{}}"#),
+        ("POST", "/api/replay?dry_run=true".to_owned(), r#"{"filter":{}}"#),
+        ("POST", format!("/api/events/{id}/discard?dry_run=true"), "{}"),
+        ("POST", "/api/erase?dry_run=true".to_owned(), r#"{"user":"u","yes":true}"#),
+        ("POST", "/api/pause?seconds=5".to_owned(), "{}"),
+        ("PUT", "/api/log-level?seconds=5".to_owned(), r#"{"level":"info"}"#),
+        ("GET", "/api/status?reveal=true".to_owned(), ""),
+        ("GET", "/api/dead?user=u".to_owned(), ""),
+        ("GET", format!("/api/events/{id}?limit=5"), ""),
+        ("GET", "/api/events?ids=1".to_owned(), ""),
+        ("GET", "/api/export?dry_run=true".to_owned(), ""),
+        ("GET", "/api/export?limit=0".to_owned(), ""),
+        ("GET", "/openapi.json?a".to_owned(), ""),
+    ] {
+        let answer = client.request(method, &path, &[("Content-Type", "application/json")], body).expect("an answer");
+        assert_eq!(answer.status, 400, "{method} {path}: {}", answer.body);
+        assert!(answer.body.contains("parameter") || answer.body.contains("limit must be"), "{}", answer.body);
+    }
+    let after = status(&setup);
+    assert_eq!((&after["ledger"]["dead"], after["state"].as_str()), (&json!(1), Some("ok")), "{after:#}");
+}
+
+#[test]
+fn head_is_answered_wherever_get_is_without_a_body() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    assert_eq!(post(&relay, &event("u", 1)), 200);
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let listed = client.get("/api/events").expect("an answer").json();
+    let id = listed["events"][0]["id"].as_str().expect("an id").to_owned();
+    for (_, template) in ROUTES.iter().filter(|(method, _)| *method == "GET") {
+        let path = template.replace("{id}", &id);
+        let mut stream = std::os::unix::net::UnixStream::connect(setup.socket()).expect("the control socket");
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("a request");
+        let answer = std::io::read_to_string(stream).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn a_last_page_says_that_it_is_the_last_also_when_it_is_full() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    for number in 1..=4 {
+        assert_eq!(post(&relay, &event("u", number)), 200);
+    }
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let first = client.get("/api/events?limit=2").expect("an answer").json();
+    let next = first["next"].as_str().expect("there are more");
+    let last = client.get(&format!("/api/events?limit=2&after={next}")).expect("an answer").json();
+    assert_eq!((last["events"].as_array().map(Vec::len), &last["next"]), (Some(2), &Value::Null), "{last:#}");
 }
 
 #[test]

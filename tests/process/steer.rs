@@ -129,19 +129,28 @@ fn a_draining_relay_says_so_and_sends_what_fails_again_at_once_without_burning_i
 }
 
 #[test]
-fn the_log_level_changes_while_the_relay_runs() {
+fn the_log_level_changes_while_the_relay_runs_and_what_operators_order_is_logged_at_every_level() {
     let upstream = Upstream::start();
-    let setup = Setup::new(&upstream.base_url());
-    let relay = setup.start();
-    call(&setup, &["log-level", "error"]);
-    call(&setup, &["pause"]);
-    call(&setup, &["log-level", "info", "--for", "10m"]);
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("LOG__LEVEL", "error").set("LOG__DELIVERIES", "true");
+    let mut relay = Relay::start_quiet(setup.command(&["run"]), &setup.socket());
+    call(&setup, &["pause", "--for", "1h"]);
     call(&setup, &["resume"]);
+    call(&setup, &["outbox", "discard", "--all", "--yes"]);
+    call(&setup, &["log-level", "info", "--for", "10m"]);
+    call(&setup, &["drain", "--no-wait"]);
     assert_eq!(setup.call(&["log-level", "loud"]).0, 64);
+    let orders = ["pause", "resume", "discard", "discard", "log-level", "drain"].map(|action| {
+        let line = relay.wait_for_event("operator_action");
+        assert_eq!((&line["action"], &line["via"]), (&Value::from(action), &Value::from("socket")), "{line}");
+        line
+    });
+    assert_eq!(orders[0]["seconds"], 3600, "{}", orders[0]);
+    assert!(orders[0]["until"].as_str().is_some_and(|until| until.ends_with('Z')), "{}", orders[0]);
+    assert_eq!((&orders[4]["log_level"], &orders[4]["seconds"]), (&Value::from("info"), &Value::from(600)));
     let (_, log) = relay.terminate();
-    let orders = |action: &str| log.lines().filter(|line| line.contains(&format!("\"action\":\"{action}\""))).count();
-    assert_eq!((orders("pause"), orders("resume")), (0, 1), "{log}");
-    assert!(log.contains("\"log_level\":\"info\""), "{log}");
+    assert!(!log.contains("\"started\""), "{log}");
+    assert!(log.contains("\"shutdown_summary\""), "at info by now: {log}");
 }
 
 #[test]
@@ -151,6 +160,36 @@ fn changes_by_tcp_need_a_token_also_of_the_log_level() {
     let json = [("Content-Type", "application/json")];
     let refused = client.request("PUT", "/api/log-level", &json, r#"{"level":"trace"}"#).expect("an answer");
     assert_eq!(refused.status, 403, "{}", refused.body);
+}
+
+#[test]
+fn changes_by_tcp_are_json_or_refused_whatever_the_token() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let token = setup.dir().join("token");
+    std::fs::write(&token, "secret").expect("a file");
+    setup.set("ADMIN__TOKEN_FILE", token.to_str().expect("a path"));
+    let relay = setup.start();
+    let mut client = Client::connect(relay.admin).expect("the admin listener");
+    for (media_type, expected) in [
+        (None, 403),
+        (Some("text/plain"), 403),
+        (Some("application/x-www-form-urlencoded"), 403),
+        (Some("application/jsonp"), 403),
+        (Some("application/json"), 200),
+        (Some("Application/JSON; charset=utf-8"), 200),
+    ] {
+        let bearer = ("Authorization", "Bearer secret");
+        let headers: Vec<_> = [bearer].into_iter().chain(media_type.map(|value| ("Content-Type", value))).collect();
+        for path in ["/api/pause", "/api/resume"] {
+            let answer = client.request("POST", path, &headers, "{}").expect("an answer");
+            assert_eq!(answer.status, expected, "{path} {media_type:?}: {}", answer.body);
+            if expected == 403 {
+                assert_eq!(state(&relay), "ok", "{path} {media_type:?}");
+            }
+        }
+    }
+    let mut socket = Client::socket(&setup.socket()).expect("the control socket");
+    assert_eq!(socket.request("POST", "/api/pause", &[], "").expect("an answer").status, 200, "as curl sends it");
 }
 
 /// A stopped relay with an event that waits, configured for another upstream since.
@@ -173,7 +212,8 @@ fn rebind_names_what_changes_and_lets_the_events_go_to_the_configured_upstream()
     assert_eq!(code, 64, "without a terminal nobody can be asked: {stderr}");
     setup.set("CELLO__ACCESS_KEY_ID", "key-id");
     assert_eq!(setup.call(&["run"]).0, 78, "nothing was changed");
-    let said = call(&setup, &["outbox", "rebind", "--yes"]);
+    let (code, said, stderr) = setup.call(&["outbox", "rebind", "--yes"]);
+    assert!(code == 0 && stderr.contains(r#""action":"rebind","via":"directory","undelivered":1"#), "{stderr}");
     for part in ["1 undelivered", "0 dead", UNREACHABLE, &upstream.base_url()] {
         assert!(said.contains(part), "{part} is not in {said}");
     }

@@ -10,11 +10,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tower::{Service, ServiceExt};
+use zeroize::Zeroizing;
 
 use super::machine::{Ask, Granted, Refusal};
 use crate::cello::answer::Answer;
 use crate::cello::transport::{Call, TransportError, bearer};
 use crate::cello::verdict::judge;
+use crate::cello::wiped;
 use crate::metrics::{Grant, Operation, RefreshFailure};
 use crate::reason::Reason;
 
@@ -92,11 +94,13 @@ where
     let path = PathAndQuery::from_static("/token");
     let call = Call::new(Operation::Token, Method::POST, path, timeout).with_json(body(ask));
     let answer = stack.oneshot(call).await.map_err(Failure::Network)?;
-    match answer.status.as_u16() {
+    let result = match answer.status.as_u16() {
         200..=299 => read(&answer.body).ok_or(Failure::Malformed),
         status @ (400 | 401 | 403) => Err(Failure::Rejected(status)),
         status => Err(Failure::Status(status, answer.retry_after)),
-    }
+    };
+    wiped::wipe(answer.body);
+    result
 }
 
 #[derive(Serialize)]
@@ -106,12 +110,20 @@ enum Request<'a> {
     Refresh { refresh_token: &'a str },
 }
 
+/// Overwritten once it is sent.
 fn body(ask: &Ask) -> Bytes {
     let request = match ask {
         Ask::Keys(keys) => Request::Keys { access_key_id: keys.expose(0), secret_access_key: keys.expose(1) },
         Ask::Refresh(token) => Request::Refresh { refresh_token: token.expose_secret() },
     };
-    serde_json::to_vec(&request).expect("strings are valid JSON").into()
+    // Room for all of it, however it is escaped: growing would leave copies behind.
+    let bytes = match &request {
+        Request::Keys { access_key_id: id, secret_access_key: secret } => id.len() + secret.len(),
+        Request::Refresh { refresh_token: token } => token.len(),
+    };
+    let mut body = Zeroizing::new(Vec::with_capacity(64 + 6 * bytes));
+    serde_json::to_writer(&mut *body, &request).expect("strings are valid JSON");
+    wiped::shared(body)
 }
 
 #[derive(Deserialize)]
@@ -159,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::cello::credentials::Secrets;
+    use crate::cello::wiped::remains::Place;
 
     fn life(expires_in: &str) -> (u64, bool) {
         let body = format!("{{\"accessToken\":\"a\"{expires_in}}}");
@@ -174,6 +187,30 @@ mod tests {
         for unsaid in ["", "null", "0", "-1", "0.5", "\"18000\"", "[]", "{}", "true"] {
             let field = if unsaid.is_empty() { String::new() } else { format!(",\"expiresIn\":{unsaid}") };
             assert_eq!(life(&field), (60, true), "{unsaid}");
+        }
+    }
+
+    #[test]
+    fn what_failed_is_named_and_said_with_the_status_that_cello_gave() {
+        let wait = Some(Duration::from_secs(7));
+        let network = Failure::Network(TransportError { fault: crate::cello::Fault::Tls, sent: false });
+        let table = [
+            (Failure::Rejected(403), RefreshFailure::Rejected, Some(403), Refusal::Rejected, "refused with status 403"),
+            (Failure::Status(429, wait), RefreshFailure::Http429, Some(429), Refusal::Failed(wait), "status 429"),
+            (Failure::Status(500, None), RefreshFailure::Http5xx, Some(500), Refusal::Failed(None), "status 500"),
+            (Failure::Status(302, None), RefreshFailure::Other, Some(302), Refusal::Failed(None), "status 302"),
+            (
+                Failure::Malformed,
+                RefreshFailure::Decode,
+                None,
+                Refusal::Failed(None),
+                "an answer without a usable accessToken",
+            ),
+            (network, RefreshFailure::Network, None, Refusal::Failed(None), "tls"),
+        ];
+        for (failure, label, status, refusal, text) in table {
+            assert_eq!((failure.label(), failure.status(), failure.refusal()), (label, status, refusal));
+            assert_eq!(failure.to_string(), text);
         }
     }
 
@@ -201,5 +238,37 @@ mod tests {
         let keys = Arc::new(Secrets::new(vec!["0123".into(), "s\"x".into()]));
         assert_eq!(body(&Ask::Keys(keys)), r#"{"accessKeyId":"0123","secretAccessKey":"s\"x"}"#);
         assert_eq!(body(&Ask::Refresh("r".into())), r#"{"refreshToken":"r"}"#);
+    }
+
+    #[test]
+    fn a_request_for_a_token_is_overwritten_when_it_has_been_sent() {
+        // As many as keys may have, all of them escaped.
+        let (id, secret) = ("\u{1}".repeat(64), "\u{2}".repeat(4096));
+        let keys = Arc::new(Secrets::new(vec![id.into(), secret.into()]));
+        let body = body(&Ask::Keys(keys));
+        let mut place = Place::of(&body);
+        drop(body);
+        assert!(!place.holds(&"\\u0002".repeat(8)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_a_token_is_overwritten_once_it_is_read() {
+        let text = br#"{"accessToken":"a-canary-of-a-token-that-is-longer-than-what-an-allocator-writes"}"#;
+        let answered = bytes::BytesMut::from(&text[..]).freeze();
+        let mut place = Place::of(&answered);
+        let stack = tower::service_fn(move |_| {
+            std::future::ready(Ok(Answer {
+                status: hyper::StatusCode::CREATED,
+                retry_after: None,
+                request_id: None,
+                content_type: None,
+                body: answered.clone(),
+                cut: false,
+            }))
+        });
+        let ask = Ask::Refresh("r".into());
+        let (granted, _) = exchange(stack, &ask, Duration::from_secs(1)).await.unwrap();
+        assert!(granted.value.expose_secret().starts_with("a-canary-of-a-token"));
+        assert!(!place.holds("a-canary-of-a-token"));
     }
 }

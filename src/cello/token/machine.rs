@@ -41,6 +41,7 @@ pub(in crate::cello) struct Granted {
 }
 
 /// Why no token came, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// 400, 401 or 403: what was shown is not accepted.
     Rejected,

@@ -118,6 +118,12 @@ fn cellos_message_is_kept_capped_on_a_character_boundary() {
 }
 
 #[test]
+fn what_cello_says_of_a_delivered_event_is_not_kept() {
+    let judgement = judge(Ok(&answer(200, "{\"success\":true,\"message\":\"welcome, Ann\"}")));
+    assert_eq!((judgement.verdict, judgement.message), (Verdict::Delivered, None));
+}
+
+#[test]
 fn a_wait_that_cello_asks_for_is_passed_on() {
     let wait = Some(Duration::from_secs(9));
     assert_eq!(judge(Ok(&Answer { retry_after: wait, ..answer(429, "") })).retry_after, wait);
@@ -150,6 +156,11 @@ fn a_2xx_too_long_to_be_read_whole_is_judged_by_what_was_read_and_never_sent_aga
     let within = Answer { body: body.clone().into(), cut: true, ..answer(200, "") };
     assert_eq!(judge(Ok(&within)).verdict, Verdict::Delivered);
     assert_eq!(judge(Ok(&Answer { cut: false, ..within })).reason, Some(Reason::NotJson));
+    // No cut explains these.
+    for (broken, cut) in [(b"{}\xc3".as_slice(), false), (b"{\"a\":\"\xff", true)] {
+        let broken = Answer { body: bytes::Bytes::from_static(broken), cut, ..answer(200, "") };
+        assert_eq!(judge(Ok(&broken)).reason, Some(Reason::NotJson));
+    }
 }
 
 #[test]

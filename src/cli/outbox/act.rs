@@ -2,30 +2,31 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::follow::{self, Canary, Done};
 use super::look;
 use crate::cli::Context;
-use crate::cli::client::Client;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{flow, output};
+use crate::cli::{flow, output, progress};
 use crate::config;
 use crate::event::EventId;
 use crate::reason::Reason;
 
-/// A replay at a pace, or behind a canary, is answered at its end.
+/// Counting many dead letters is answered at its end.
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// What is done, and how it is told.
 struct Act {
     path: &'static str,
     question: &'static str,
+    doing: &'static str,
     done: &'static str,
 }
 
-const REPLAY: Act = Act { path: "/api/replay", question: "Replay", done: "put back into the queue" };
-const DISCARD: Act = Act { path: "/api/discard", question: "Discard for good", done: "discarded" };
+const REPLAY: Act =
+    Act { path: "/api/replay", question: "Replay", doing: "replaying", done: "put back into the queue" };
+const DISCARD: Act = Act { path: "/api/discard", question: "Discard for good", doing: "discarding", done: "discarded" };
 
 /// Which dead letters are meant.
 #[derive(Debug, clap::Args)]
@@ -46,12 +47,18 @@ pub(in crate::cli) struct Args {
     /// Only those accepted longer ago than this, e.g. 2h
     #[arg(long, value_name = "DURATION", conflicts_with = "ids", value_parser = config::duration)]
     older_than: Option<Duration>,
+    /// Only those accepted within this time, e.g. 15m
+    #[arg(long, value_name = "DURATION", conflicts_with = "ids", value_parser = config::duration)]
+    newer_than: Option<Duration>,
     /// Only count them
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// `outbox replay`
@@ -70,21 +77,6 @@ pub(in crate::cli) struct ReplayArgs {
     per_second: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Done {
-    count: u64,
-    #[serde(default)]
-    passed_over: u64,
-    canary: Option<Canary>,
-}
-
-#[derive(Deserialize)]
-struct Canary {
-    id: String,
-    outcome: String,
-}
-
 pub(super) async fn replay(args: &ReplayArgs, context: &Context) -> Result<(), Failure> {
     let mut terms = Map::new();
     if args.may_duplicate {
@@ -95,7 +87,9 @@ pub(super) async fn replay(args: &ReplayArgs, context: &Context) -> Result<(), F
     }
     if let Some(rate) = args.per_second {
         terms.insert("per_second".to_owned(), rate.into());
-        output::note(&format!("replaying {rate} a second; what is left when this is ended stays dead"));
+        if !args.which.dry_run {
+            output::note(&format!("replaying {rate} a second; what is left when this is ended stays dead"));
+        }
     }
     run(&REPLAY, &args.which, &terms, context).await
 }
@@ -105,33 +99,53 @@ pub(super) async fn discard(args: &Args, context: &Context) -> Result<(), Failur
 }
 
 async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Context) -> Result<(), Failure> {
-    let mut client = flow::control(&context.whereabouts()?);
-    if terms.contains_key("per_second") || terms.contains_key("canary") {
-        client = client.with_patience(LONG);
-    }
-    if args.dry_run || (args.ids.is_empty() && !args.yes && output::is_interactive()) {
-        let found = ask(&mut client, act, &selection(args, terms, true)).await?;
-        tell_passed_over(found.passed_over);
+    let mut client = flow::control(&context.whereabouts()?).with_patience(LONG);
+    let mut total = Some(args.ids.len() as u64).filter(|count| *count > 0);
+    // On a terminal how many there are is needed for the question, or for the bar.
+    if args.dry_run || (args.ids.is_empty() && output::is_interactive()) {
+        let wheel = progress::wheel("counting");
+        let (found, answer) = follow::order(&mut client, act.path, &selection(args, terms, true), &wheel).await?;
         if args.dry_run {
-            return output::print(&format!("{} dead letters match\n", found.count));
+            tell(args, &found, &answer, &format!("{} dead letters match", found.count))?;
+            return known(&found);
         }
-        if !output::confirm(&format!("{} {} dead letters?", act.question, found.count))? {
+        if !args.yes {
+            tell_passed_over(found.passed_over);
+        }
+        if !args.yes && !output::confirm(&format!("{} {} dead letters?", act.question, found.count))? {
             return Err(Failure::new(Exit::Ok, "nothing was changed"));
         }
+        total = Some(found.count);
     }
-    let done = ask(&mut client, act, &selection(args, terms, false)).await?;
-    output::print(&format!("{} dead letters {}\n", done.count, act.done))?;
-    if done.count + done.passed_over < args.ids.len() as u64 && done.canary.is_none() {
-        output::note("the others are not dead (any more)");
-    }
-    tell_passed_over(done.passed_over);
-    match done.canary {
+    let bar = progress::events(total, act.doing);
+    let (done, answer) = follow::order(&mut client, act.path, &selection(args, terms, false), &bar).await?;
+    tell(args, &done, &answer, &format!("{} dead letters {}", done.count, act.done))?;
+    match &done.canary {
         Some(Canary { id, outcome }) if outcome != "delivered" => {
             let message = format!("the canary {id} was not delivered ({outcome}): the rest stays dead");
             Err(Failure::new(Exit::Unavailable, message).hint(format!("see why: cello-relay outbox show {id}")))
         }
-        _ => Ok(()),
+        _ => known(&done),
     }
+}
+
+/// The result, and what of the order came to nothing.
+fn tell(args: &Args, done: &Done, answer: &Value, text: &str) -> Result<(), Failure> {
+    output::print(&if args.json { format!("{answer}\n") } else { format!("{text}\n") })?;
+    if !done.not_dead.is_empty() {
+        output::note(&format!("not dead (any more): {}", done.not_dead.join(", ")));
+    }
+    tell_passed_over(done.passed_over);
+    Ok(())
+}
+
+/// An id that was misspelt must not pass for done.
+fn known(done: &Done) -> Result<(), Failure> {
+    if done.unknown.is_empty() {
+        return Ok(());
+    }
+    let message = format!("no such event waits or is dead: {}", done.unknown.join(", "));
+    Err(Failure::new(Exit::Unavailable, message).hint("`cello-relay outbox list --state dead` shows the ids there are"))
 }
 
 fn tell_passed_over(count: u64) {
@@ -143,6 +157,11 @@ fn tell_passed_over(count: u64) {
 
 fn selection(args: &Args, terms: &Map<String, Value>, dry_run: bool) -> Value {
     let mut body = terms.clone();
+    if dry_run {
+        // Nothing goes first or at a pace while it is only counted.
+        body.retain(|name, _| name == "may_duplicate");
+    }
+    body.insert("dry_run".to_owned(), dry_run.into());
     if !args.ids.is_empty() {
         let ids: Vec<String> = args.ids.iter().map(ToString::to_string).collect();
         body.insert("ids".to_owned(), json!(ids));
@@ -155,15 +174,11 @@ fn selection(args: &Args, terms: &Map<String, Value>, dry_run: bool) -> Value {
     if let Some(user) = &args.user {
         filter.insert("user".to_owned(), user.as_str().into());
     }
-    if let Some(age) = args.older_than {
-        filter.insert("olderThan".to_owned(), age.as_secs().into());
+    for (name, age) in [("olderThan", args.older_than), ("newerThan", args.newer_than)] {
+        if let Some(age) = age {
+            filter.insert(name.to_owned(), age.as_secs().into());
+        }
     }
-    body.insert("dry_run".to_owned(), dry_run.into());
     body.insert("filter".to_owned(), Value::Object(filter));
     Value::Object(body)
-}
-
-async fn ask(client: &mut Client, act: &Act, selection: &Value) -> Result<Done, Failure> {
-    let result = client.post(act.path, selection).await;
-    flow::answered(client, result)?.json::<Done>()
 }

@@ -1,5 +1,6 @@
 //! `outbox erase`: a person asked to be forgotten. Works on a stopped relay's directory too.
 
+use std::future::Future;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -7,12 +8,13 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::source;
-use crate::admin::view;
+use crate::admin::{audit, view};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{flow, output};
+use crate::cli::{flow, output, progress};
 use crate::event::UserId;
 use crate::outbox::sqlite::erase_stopped;
+use crate::telemetry;
 
 /// `outbox erase`
 #[derive(Debug, clap::Args)]
@@ -61,7 +63,8 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     // It waits for what is in flight and overwrites the free pages.
     let mut client = flow::control(&whereabouts).with_patience(std::time::Duration::from_secs(600));
     let body = json!({"user": person, "dry_run": args.dry_run, "yes": args.yes});
-    let answer = match client.post("/api/erase", &body).await {
+    let result = waiting(client.post("/api/erase", &body)).await;
+    let answer = match result {
         Ok(answer) => answer,
         Err(error) => {
             let stopped = source::stopped(&whereabouts, &client, &error)?;
@@ -73,7 +76,8 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             if found["pending"] != 0 || found["retrying"] != 0 {
                 confirmed(args, &found)?;
             }
-            let erased = erase_stopped(&whereabouts.dir, UserId::new(&person)).await?;
+            let erased = waiting(erase_stopped(&whereabouts.dir, UserId::new(&person))).await?;
+            telemetry::to_stderr(|| audit::erased("directory", erased.events()));
             return tell(&view::erased(&erased), args);
         }
     };
@@ -81,10 +85,18 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         let found: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         confirmed(args, &found)?;
         let body = json!({"user": person, "yes": true});
-        let result = client.post("/api/erase", &body).await;
+        let result = waiting(client.post("/api/erase", &body)).await;
         return tell(&flow::answered(&client, result)?.json()?, args);
     }
     tell(&answer.json()?, args)
+}
+
+/// Shows on a terminal that it goes on.
+async fn waiting<T>(work: impl Future<Output = T>) -> T {
+    let wheel = progress::wheel("erasing");
+    let result = work.await;
+    wheel.finish_and_clear();
+    result
 }
 
 /// What waits is only erased if that is said.

@@ -7,7 +7,7 @@ use super::model::{Page, Row, Status};
 use super::offline::Stopped;
 use super::source::{self, Question, Which};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::{Context, output};
+use crate::cli::{Context, output, progress};
 use crate::config;
 use crate::event::EventId;
 use crate::reason::Reason;
@@ -82,7 +82,11 @@ pub(in crate::cli) struct ShowArgs {
 
 /// `outbox check`
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct CheckArgs {}
+pub(in crate::cli) struct CheckArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) async fn stats(args: &StatsArgs, context: &Context) -> Result<(), Failure> {
     let found = source::ask(Question::Status, None, context).await?;
@@ -116,16 +120,23 @@ pub(super) async fn show(args: &ShowArgs, context: &Context) -> Result<(), Failu
 }
 
 /// Only of a stopped relay: a running one checks each event before it is sent.
-pub(super) fn check(_: &CheckArgs, context: &Context) -> Result<(), Failure> {
+pub(super) fn check(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
     let dir = context.whereabouts()?.dir;
     let Some(stopped) = Stopped::open(&dir)? else {
         return Err(Failure::new(Exit::Unavailable, format!("{} holds no outbox", dir.display())));
     };
-    let findings = stopped.check()?;
+    let wheel = progress::wheel("checking");
+    let findings = stopped.check();
+    wheel.finish_and_clear();
+    let findings = findings?;
+    output::print(&match (args.json, findings.is_empty()) {
+        (true, sound) => format!("{}\n", serde_json::json!({"sound": sound, "findings": findings})),
+        (false, true) => "the outbox is sound\n".to_owned(),
+        (false, false) => format!("{}\n", findings.join("\n")),
+    })?;
     if findings.is_empty() {
-        return output::print("the outbox is sound\n");
+        return Ok(());
     }
-    output::print(&format!("{}\n", findings.join("\n")))?;
     Err(Failure::new(Exit::Data, "the outbox is damaged")
         .hint("the relay moves a damaged file aside when it starts and recovers what can be read"))
 }

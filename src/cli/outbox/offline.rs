@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
 use crate::outbox::sqlite::{Offline, OpenError, aside, offline};
-use crate::outbox::{Filter, Ledger, ReadError, State, Stats};
+use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError, State, Stats};
 
 /// Events read at a time.
 const PAGE: usize = 500;
@@ -156,31 +156,71 @@ impl Stopped {
         Ok(Some(view::detail(&detail, reveal)))
     }
 
-    /// Writes the bodies, or without `reveal` the redacted lines of the listing. A body that the disk damaged is left
-    /// out, which is said at the end.
-    pub(super) fn export(&self, which: &Which<'_>, reveal: bool, out: &mut impl Write) -> Result<(), Failure> {
-        let (filter, mut after) = (filter(which), None);
+    /// Writes the bodies, or without `reveal` the redacted lines of the listing: of these ids if there are any, else
+    /// of at most `limit` that are meant. A body that the disk damaged is left out, which is said at the end.
+    pub(super) fn export(
+        &self,
+        which: &Which<'_>,
+        ids: &[EventId],
+        limit: usize,
+        reveal: bool,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        if !ids.is_empty() {
+            return self.export_these(ids, reveal, out);
+        }
+        let (filter, mut after, mut left) = (filter(which), None, limit);
         loop {
-            let page = self.outbox.list(&filter, after, PAGE)?;
+            let page = self.outbox.list(&filter, after, left.min(PAGE))?;
             for listed in &page {
-                if !reveal {
-                    out.write_all(view::listed(listed, reveal).to_string().as_bytes())?;
-                } else if let Some(detail) = self.outbox.show(listed.id)?.filter(|detail| detail.is_intact) {
-                    out.write_all(&detail.body)?;
-                } else {
-                    self.damaged.set(self.damaged.get() + 1);
-                    continue;
-                }
-                out.write_all(b"\n")?;
+                let detail = if reveal { self.outbox.show(listed.id)? } else { None };
+                self.write_line(listed, detail.as_ref(), reveal, out)?;
             }
+            left -= page.len();
             match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.id),
-                _ => {
-                    out.flush()?;
-                    return self.verdict();
-                }
+                Some(last) if page.len() == PAGE && left > 0 => after = Some(last.id),
+                _ => break,
             }
         }
+        out.flush()?;
+        self.verdict()
+    }
+
+    fn export_these(&self, ids: &[EventId], reveal: bool, out: &mut impl Write) -> Result<(), Failure> {
+        let mut ids = ids.to_vec();
+        ids.sort_by_key(|id| id.seq());
+        ids.dedup();
+        let found = ids.iter().map(|id| Ok((*id, self.outbox.show(*id)?)));
+        let found: Vec<(EventId, Option<Detail>)> = found.collect::<Result<_, Failure>>()?;
+        let unknown: Vec<String> =
+            found.iter().filter(|(_, found)| found.is_none()).map(|(id, _)| id.to_string()).collect();
+        if !unknown.is_empty() {
+            return Err(Failure::new(Exit::Unavailable, format!("not waiting and not dead: {}", unknown.join(", "))));
+        }
+        for detail in found.into_iter().filter_map(|(_, found)| found) {
+            self.write_line(&detail.listed, reveal.then_some(&detail), reveal, out)?;
+        }
+        out.flush()?;
+        self.verdict()
+    }
+
+    /// A line of an export: the body, or redacted.
+    fn write_line(
+        &self,
+        listed: &Listed,
+        detail: Option<&Detail>,
+        reveal: bool,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        let line = match detail.filter(|detail| detail.is_intact) {
+            Some(detail) => view::one_line(&detail.body),
+            None if reveal => {
+                self.damaged.set(self.damaged.get() + 1);
+                return Ok(());
+            }
+            None => view::listed(listed, false).to_string(),
+        };
+        Ok(writeln!(out, "{line}")?)
     }
 }
 

@@ -2,9 +2,11 @@
 //! events must not pay real rewards.
 
 use super::offline::Stopped;
+use crate::admin::audit;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::{Context, output};
 use crate::config;
+use crate::telemetry;
 
 /// `outbox rebind`
 #[derive(Debug, clap::Args)]
@@ -36,5 +38,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Ok, "nothing was changed"));
     }
     stopped.rebind(&configured)?;
+    telemetry::to_stderr(|| audit::rebound("directory", ledger.undelivered(), ledger.dead));
     output::print(&format!("{events}, accepted for {bound}, are for {configured} now\n"))
 }

@@ -63,7 +63,7 @@ async fn replay_names_events_or_a_filter_and_a_dry_run_changes_nothing() {
     let count = || vec![(200, r#"{"count":1}"#)];
     let (result, requests) = run_against(count(), &["outbox", "replay", ID]).await;
     result.unwrap();
-    assert_eq!(requests, [("POST /api/replay".to_owned(), format!(r#"{{"ids":["{ID}"]}}"#))]);
+    assert_eq!(requests, [("POST /api/replay".to_owned(), format!(r#"{{"dry_run":false,"ids":["{ID}"]}}"#))]);
     let (_, requests) = run_against(count(), &["outbox", "replay", "--reason", "exhausted", "--dry-run"]).await;
     let filter = r#"{"dry_run":true,"filter":{"reason":"exhausted"}}"#;
     assert_eq!(requests, [("POST /api/replay".to_owned(), filter.to_owned())]);
@@ -138,7 +138,7 @@ async fn an_export_of_a_stopped_directory_is_what_was_stored_line_by_line() {
     let which = Which::default();
     let export = |reveal| {
         let mut text = Vec::new();
-        stopped.export(&which, reveal, &mut text).unwrap();
+        stopped.export(&which, &[], usize::MAX, reveal, &mut text).unwrap();
         String::from_utf8(text).unwrap()
     };
     assert_eq!(export(true), format!("{{\"payload\":{{\"newUserId\":\"{USER}\"}}}}\n"));
@@ -155,7 +155,7 @@ async fn of_a_damaged_directory_what_can_be_read_is_printed_and_the_rest_is_told
     drop(file);
     let stopped = Stopped::open(dir.path()).unwrap().expect("an outbox");
     let mut text = Vec::new();
-    let failure = stopped.export(&Which::default(), true, &mut text).unwrap_err();
+    let failure = stopped.export(&Which::default(), &[], usize::MAX, true, &mut text).unwrap_err();
     assert_eq!((failure.exit, text.len()), (Exit::Data, 0), "a body that was changed is not exported");
     assert!(failure.message.contains("1 of these events do not match"), "{}", failure.message);
     let damage = |bytes: &mut Vec<u8>| {

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, Cursor, Read};
 
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::cli::exit::{Exit, Failure};
 
@@ -18,16 +17,6 @@ pub(super) struct Item {
     /// The line, or the place in the array, from 1.
     pub(super) number: u64,
     pub(super) body: Vec<u8>,
-}
-
-impl Item {
-    /// The same for the same bytes at the same place, so that a repeated run doubles nothing and two
-    /// equal lines are still two events.
-    pub(super) fn key(&self) -> String {
-        let digest = Sha256::new().chain_update(format!("{}\n", self.number)).chain_update(&self.body).finalize();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("send-{hex}")
-    }
 }
 
 /// The events of an input, in order.
@@ -158,15 +147,5 @@ mod tests {
         let failure = Items::read(&b"[{\"a\":1},"[..]).err().unwrap();
         assert_eq!(failure.exit, Exit::Data);
         assert!(failure.message.contains("line 1"), "{}", failure.message);
-    }
-
-    #[test]
-    fn keys_depend_on_place_and_bytes_alone() {
-        let item = |number, body: &str| Item { number, body: body.into() };
-        assert_eq!(item(1, "a").key(), item(1, "a").key());
-        assert_ne!(item(1, "a").key(), item(2, "a").key(), "equal lines are two events");
-        assert_ne!(item(1, "a").key(), item(1, "b").key());
-        assert_ne!(item(1, "1\na").key(), item(11, "a").key());
-        assert!(item(1, "a").key().len() <= 255);
     }
 }

@@ -47,9 +47,8 @@ impl Poster {
     }
 
     /// Tries until there is an answer that counts. Trying again is safe: the key is the same.
-    pub(super) async fn post(&mut self, item: &Item) -> Result<Posted, Failure> {
-        let key = item.key();
-        let headers = [(header::CONTENT_TYPE.as_str(), "application/json"), ("idempotency-key", &key)];
+    pub(super) async fn post(&mut self, item: &Item, key: &str) -> Result<Posted, Failure> {
+        let headers = [(header::CONTENT_TYPE.as_str(), "application/json"), ("idempotency-key", key)];
         let began = Instant::now();
         let mut told = false;
         loop {

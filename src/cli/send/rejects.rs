@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::input::Item;
+use crate::admin::view;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 
@@ -81,8 +82,7 @@ impl Rejects {
 /// The bytes themselves on one line if they are JSON (where a line break is never part of a value), else
 /// a JSON string of them.
 fn as_json(body: &[u8]) -> Box<RawValue> {
-    let text = String::from_utf8_lossy(body);
-    let one_line = text.replace(['\n', '\r'], " ");
-    RawValue::from_string(one_line)
-        .unwrap_or_else(|_| serde_json::value::to_raw_value(&text).expect("a string is always JSON"))
+    RawValue::from_string(view::one_line(body)).unwrap_or_else(|_| {
+        serde_json::value::to_raw_value(&String::from_utf8_lossy(body)).expect("a string is always JSON")
+    })
 }

@@ -43,7 +43,7 @@ async fn a_full_relay_is_asked_again_with_the_same_key() {
 async fn patience_ends_with_the_way_to_go_on() {
     let (client, _) = server(vec![(503, r#"{"message":"the outbox is full"}"#)]).await;
     let mut poster = Poster::new(client, Duration::ZERO);
-    let failure = poster.post(&input::Item { number: 7, body: b"{}".to_vec() }).await.unwrap_err();
+    let failure = poster.post(&input::Item { number: 7, body: b"{}".to_vec() }, "key").await.unwrap_err();
     assert_eq!(failure.exit, Exit::Unavailable);
     assert!(failure.message.contains("the outbox is full") && failure.hint.unwrap().contains("run it again"));
 }

@@ -1,3 +1,7 @@
+//! What answers mean for the event and for the mode.
+
+mod permits;
+
 use std::time::Duration;
 
 use super::super::testing::{delivered, failure, settings};

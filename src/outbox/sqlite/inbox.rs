@@ -4,13 +4,12 @@
 //! once; nobody waits for them but the same users' next events.
 //!
 //! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
-//! and callers there are.
+//! and callers there are. Its tests are in `tests/interleavings.rs`.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
 
 use super::row;
 use crate::event::{EventId, UserId};
@@ -18,12 +17,13 @@ use crate::outbox::{
     AppendError, Batch, Claimed, Erased, Outcome, ReadError, Receipt, Replayed, Selection, SettleError, Settled, Terms,
     Want,
 };
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
 
 /// Deliveries are taken when there are so many …
-const GATHER: usize = 48;
+pub(super) const GATHER: usize = 48;
 /// … or the first has waited so long.
 const GATHER_FOR: Duration = Duration::from_millis(2);
 
@@ -275,66 +275,5 @@ impl Inbox {
             into.append(&mut state.deliveries);
             state.gathering = None;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_close_nothing_is_taken() {
-        let inbox = Inbox::new();
-        let (reply, _) = oneshot::channel();
-        assert!(inbox.push(Command::Close { reply }).is_ok());
-        let (reply, _) = oneshot::channel();
-        assert!(inbox.push(Command::Claim { want: Want { max: 1, rotate: false }, reply }).is_err());
-    }
-
-    #[test]
-    fn a_nudge_ends_the_wait() {
-        let inbox = Inbox::new();
-        inbox.nudge();
-        let mut commands = Vec::new();
-        inbox.take(Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) }, &mut commands);
-        assert!(commands.is_empty());
-    }
-
-    /// A delivery, and who waits for it.
-    fn delivery(seq: u64) -> (Command, oneshot::Receiver<Result<Settled, SettleError>>) {
-        let (reply, answer) = oneshot::channel();
-        (Command::Settle { seq, epoch: 1, outcome: Outcome::Delivered { request_id: None }, reply }, answer)
-    }
-
-    #[test]
-    fn a_delivery_waits_for_company_but_not_for_long() {
-        let inbox = Inbox::new();
-        let (command, _answer) = delivery(1);
-        assert!(inbox.push(command).is_ok());
-        let mut commands = Vec::new();
-        let wanted = Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) };
-        let start = Instant::now();
-        inbox.take(wanted, &mut commands);
-        assert_eq!(commands.len(), 1);
-        assert!(start.elapsed() < Duration::from_secs(60));
-    }
-
-    #[test]
-    fn many_deliveries_and_those_nobody_gathers_are_taken_at_once() {
-        let inbox = Inbox::new();
-        let mut commands = Vec::new();
-        let answers: Vec<_> = (0..GATHER as u64)
-            .map(|seq| {
-                let (command, answer) = delivery(seq);
-                assert!(inbox.push(command).is_ok());
-                answer
-            })
-            .collect();
-        inbox.take(Wanted { commands: 1, gathers: true, within: Duration::ZERO }, &mut commands);
-        assert_eq!(commands.len(), answers.len());
-        let (command, _answer) = delivery(99);
-        assert!(inbox.push(command).is_ok());
-        inbox.take(Wanted { commands: 1, gathers: false, within: Duration::ZERO }, &mut commands);
-        assert_eq!(commands.len(), answers.len() + 1);
     }
 }

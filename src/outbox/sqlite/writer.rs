@@ -3,6 +3,7 @@
 //! While one batch is synced (by a thread of its own) the next transaction takes what comes, so the rate
 //! of events does not hang on the rate of syncs. Nobody is answered before the sync returned.
 
+mod answer;
 mod failure;
 mod house;
 mod open;
@@ -12,7 +13,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,11 +24,12 @@ use super::env::Env;
 use super::fault::Fault;
 use super::hand_out::Round;
 use super::inbox::{Command, Decided, Wanted, answer};
-use super::shared::{Shared, Snapshot};
+use super::shared::Shared;
 use super::store::Store;
 use super::volume::Lock;
 use crate::outbox::lease::Returns;
-use crate::outbox::{AppendError, Claimed, ReadError, Receipt, SettleError, Settled, Stats, Want};
+use crate::outbox::{Claimed, ReadError, Stats, Want};
+use answer::Answer;
 use failure::Reopen;
 pub(super) use failure::open_or_quarantine;
 use open::{Landing, Open};
@@ -97,28 +99,6 @@ struct Abandon(Arc<Shared>);
 impl Drop for Abandon {
     fn drop(&mut self) {
         self.0.inbox.abandon();
-    }
-}
-
-/// An answer and who waits for it.
-enum Answer {
-    Append(oneshot::Sender<Result<Receipt, AppendError>>, Result<Receipt, AppendError>),
-    /// A caller that left drops its leases, which brings the events back.
-    Claim(oneshot::Sender<Vec<Claimed>>, Vec<Claimed>),
-    Intend(oneshot::Sender<Result<(), SettleError>>, Result<(), SettleError>),
-    Settle(oneshot::Sender<Result<Settled, SettleError>>, Result<Settled, SettleError>),
-    Decide(oneshot::Sender<Result<Decided, ReadError>>, Result<Decided, ReadError>),
-}
-
-impl Answer {
-    fn give(self) {
-        match self {
-            Answer::Append(reply, result) => answer(reply, result),
-            Answer::Claim(reply, claimed) => answer(reply, claimed),
-            Answer::Intend(reply, result) => answer(reply, result),
-            Answer::Settle(reply, result) => answer(reply, result),
-            Answer::Decide(reply, result) => answer(reply, result),
-        }
     }
 }
 
@@ -349,14 +329,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells callers what has come of it; whoever then looks at the counts finds them changed.
-    fn give_answers(&mut self) {
-        self.publish();
-        for answer in self.answers.drain(..) {
-            answer.give();
-        }
-    }
-
     /// The end: nothing waits any more but claims.
     fn close(mut self) {
         if let Err(fault) = self.finish_all() {
@@ -375,36 +347,5 @@ impl Writer {
         for reply in self.closing.drain(..) {
             answer(reply, ());
         }
-    }
-
-    // --- what others see
-
-    fn publish(&mut self) {
-        let stats = &mut self.stats;
-        let mut flying = Vec::new();
-        if let Some(store) = &self.store {
-            let failed_in_flight;
-            let landing = self.landing.as_ref();
-            let left = |seq: u64| store.landed.contains(&seq) || landing.is_some_and(|landing| landing.ends(seq));
-            (flying, failed_in_flight) = store.queue.flying(left);
-            stats.ledger = store.books.ledger;
-            stats.in_flight = flying.len() as u64;
-            stats.retrying = store.books.failed.saturating_sub(failed_in_flight);
-            stats.size_bytes = self.env.used_bytes(store);
-            if !self.is_oldest_known {
-                stats.oldest = store.sql.oldest().ok().flatten();
-                self.is_oldest_known = true;
-            }
-            stats.dead_letters_full = store.is_full_of_dead(&self.env);
-            stats.refusing = self.env.room(store, 0, 1024, 1).err().map(AppendError::Full);
-        } else {
-            (stats.in_flight, stats.refusing) = (0, Some(AppendError::Unavailable));
-        }
-        let volume = &self.env.volume;
-        stats.wal_bytes = volume.wal_bytes;
-        (stats.volume_bytes, stats.volume_free_bytes) = (volume.space.total, volume.space.free);
-        stats.quarantined_files = volume.damaged_files;
-        let mut snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        *snapshot = Snapshot { stats: self.stats.clone(), flying };
     }
 }

@@ -278,6 +278,17 @@ fn after_a_quiet_time_a_401_is_the_first_again() {
 }
 
 #[test]
+fn what_is_due_and_cannot_be_done_is_not_waited_for() {
+    let mut bench = Bench::new();
+    bench.grant(100.0, None);
+    assert_eq!(bench.machine.renew_at(), Some(bench.now + seconds(70.0)));
+    bench.machine.credentials(None);
+    bench.pass(70.0);
+    let wait = bench.waits().unwrap();
+    assert!((wait - 30.0).abs() < 0.001, "{wait}: a busy loop until the token ends");
+}
+
+#[test]
 fn a_life_of_one_second_makes_no_busy_loop() {
     let mut bench = Bench::new();
     bench.grant(1.0, None);

@@ -1,0 +1,73 @@
+//! What callers are told, and what others see of the writer's state.
+
+use std::sync::PoisonError;
+
+use tokio::sync::oneshot;
+
+use super::Writer;
+use crate::outbox::sqlite::inbox::{Decided, answer};
+use crate::outbox::sqlite::shared::Snapshot;
+use crate::outbox::{AppendError, Claimed, ReadError, Receipt, SettleError, Settled};
+
+/// An answer and who waits for it.
+pub(super) enum Answer {
+    Append(oneshot::Sender<Result<Receipt, AppendError>>, Result<Receipt, AppendError>),
+    /// A caller that left drops its leases, which brings the events back.
+    Claim(oneshot::Sender<Vec<Claimed>>, Vec<Claimed>),
+    Intend(oneshot::Sender<Result<(), SettleError>>, Result<(), SettleError>),
+    Settle(oneshot::Sender<Result<Settled, SettleError>>, Result<Settled, SettleError>),
+    Decide(oneshot::Sender<Result<Decided, ReadError>>, Result<Decided, ReadError>),
+}
+
+impl Answer {
+    /// Tells whoever waits, and wakes them.
+    pub(super) fn give(self) {
+        match self {
+            Answer::Append(reply, result) => answer(reply, result),
+            Answer::Claim(reply, claimed) => answer(reply, claimed),
+            Answer::Intend(reply, result) => answer(reply, result),
+            Answer::Settle(reply, result) => answer(reply, result),
+            Answer::Decide(reply, result) => answer(reply, result),
+        }
+    }
+}
+
+impl Writer {
+    /// Tells callers what has come of it; whoever then looks at the counts finds them changed.
+    pub(super) fn give_answers(&mut self) {
+        self.publish();
+        for answer in self.answers.drain(..) {
+            answer.give();
+        }
+    }
+
+    /// Shows others the state as of now.
+    pub(super) fn publish(&mut self) {
+        let stats = &mut self.stats;
+        let mut flying = Vec::new();
+        if let Some(store) = &self.store {
+            let failed_in_flight;
+            let landing = self.landing.as_ref();
+            let left = |seq: u64| store.landed.contains(&seq) || landing.is_some_and(|landing| landing.ends(seq));
+            (flying, failed_in_flight) = store.queue.flying(left);
+            stats.ledger = store.books.ledger;
+            stats.in_flight = flying.len() as u64;
+            stats.retrying = store.books.failed.saturating_sub(failed_in_flight);
+            stats.size_bytes = self.env.used_bytes(store);
+            if !self.is_oldest_known {
+                stats.oldest = store.sql.oldest().ok().flatten();
+                self.is_oldest_known = true;
+            }
+            stats.dead_letters_full = store.is_full_of_dead(&self.env);
+            stats.refusing = self.env.room(store, 0, 1024, 1).err().map(AppendError::Full);
+        } else {
+            (stats.in_flight, stats.refusing) = (0, Some(AppendError::Unavailable));
+        }
+        let volume = &self.env.volume;
+        stats.wal_bytes = volume.wal_bytes;
+        (stats.volume_bytes, stats.volume_free_bytes) = (volume.space.total, volume.space.free);
+        stats.quarantined_files = volume.damaged_files;
+        let mut snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *snapshot = Snapshot { stats: self.stats.clone(), flying };
+    }
+}

@@ -154,7 +154,8 @@ impl Sqlite {
                 shared.inbox.nudge();
             }
         });
-        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock);
+        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock)
+            .map_err(|error| OpenError::Io { doing: "start a thread", reason: error.to_string() })?;
         let reader_shared = Arc::clone(&shared);
         let threads = vec![
             start("outbox-writer", move || writer.run())?,

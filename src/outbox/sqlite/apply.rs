@@ -53,9 +53,15 @@ pub(super) struct Work<'a> {
 }
 
 impl Store {
-    /// Runs `work` in the open transaction.
-    pub(super) fn apply(&mut self, env: &mut Env, work: &Work<'_>) -> Result<Vec<Effect>, Fault> {
-        let delivered = self.books.ledger.delivered;
+    /// Runs `work` in the open transaction, which may have more behind it and before it: `added` are the bytes
+    /// that it appends, `effects` what each command has come to.
+    pub(super) fn apply(
+        &mut self,
+        env: &mut Env,
+        work: &Work<'_>,
+        added: &mut u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
         self.write_pending(env)?;
         if self.queue.is_clogged() {
             for user in self.queue.blocked_users() {
@@ -68,24 +74,23 @@ impl Store {
             self.sql.delete_intent(*seq)?;
             self.landed.push(*seq);
         }
-        let mut added = 0;
-        let mut effects = Vec::with_capacity(work.commands.len());
         for command in work.commands {
             effects.push(match command {
-                Command::Append { batch, .. } => self.append(env, batch, &mut added, work.is_full)?,
+                Command::Append { batch, .. } => self.append(env, batch, added, work.is_full)?,
                 Command::Intend { seq, epoch, .. } => self.intend(*seq, *epoch)?,
                 Command::Settle { seq, epoch, outcome, .. } => self.settle(env, *seq, *epoch, outcome)?,
                 Command::Claim { .. } | Command::Decide { .. } | Command::Close { .. } => Effect::None,
             });
         }
-        self.forget(env, self.books.ledger.delivered - delivered)?;
-        Ok(effects)
+        Ok(())
     }
 
-    /// Writes what was seen while the queue was read. Comes first in every transaction: what is parked
-    /// later has to find it.
+    /// Writes what was seen while the queue was read. Comes before any command: what is parked later has to
+    /// find it.
     fn write_pending(&mut self, env: &Env) -> Result<(), Fault> {
-        for pending in self.queue.pending().to_vec() {
+        let unwritten = self.queue.pending()[self.written_pending..].to_vec();
+        self.written_pending += unwritten.len();
+        for pending in unwritten {
             match pending {
                 Pending::Park(user, seq) => {
                     self.gate(env, &user, None)?;
@@ -273,7 +278,7 @@ impl Store {
         }
         self.books.gates += 1;
         for seq in self.queue.unparked(user) {
-            if !self.landed.contains(&seq) {
+            if !self.landed.contains(&seq) && !self.landing.contains(&seq) {
                 self.sql.park(user, seq)?;
             }
         }
@@ -346,7 +351,7 @@ impl Store {
     }
 
     /// Forgets what was remembered long enough; as much as `delivered` adds, and a little more.
-    fn forget(&mut self, env: &Env, delivered: u64) -> Result<(), Fault> {
+    pub(super) fn forget(&mut self, env: &Env, delivered: u64) -> Result<(), Fault> {
         let now = env.clock.now();
         let excess = self.books.done.saturating_sub(env.settings.remember_max).min(delivered + TRIM);
         if excess > 0 {

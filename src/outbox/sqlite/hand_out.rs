@@ -117,19 +117,25 @@ impl Store {
 
     /// Whether there is more to read and room for it.
     pub(super) fn can_read(&self) -> bool {
-        self.queue.cursor < self.books.next_seq && self.queue.has_room() && !self.queue.is_urgent()
+        self.queue.cursor < self.durable.next_seq && self.queue.has_room() && !self.queue.is_urgent()
     }
 
     /// Reads on in the table.
     fn read_slice(&mut self) -> Result<(), Fault> {
         let mut rows = Vec::new();
         let (mut bytes, room) = (0, 1 << 18);
+        let end = self.durable.next_seq;
+        let mut is_end = false;
         let count = self.sql.events_from(self.queue.cursor, SLICE, |row| {
+            is_end = row.seq >= end;
+            if is_end {
+                return false;
+            }
             bytes += row.event.body.len();
             rows.push(row);
             bytes < room
         })?;
-        let read_all = count < SLICE && bytes < room;
+        let read_all = is_end || (count < SLICE && bytes < room);
         for row in rows {
             if !self.queue.has_room() {
                 return Ok(());
@@ -142,7 +148,7 @@ impl Store {
             }
         }
         if read_all {
-            self.queue.cursor = self.books.next_seq;
+            self.queue.cursor = end;
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! The way from async callers to the writer's thread: a list that the writer takes as a whole.
 //!
+//! Deliveries wait there a moment for company, so that a page from which several events go is written
+//! once; nobody waits for them but the same users' next events.
+//!
 //! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
 //! and callers there are.
 
@@ -7,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::row;
 use crate::event::{EventId, UserId};
@@ -17,6 +21,22 @@ use crate::outbox::{
 
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
+
+/// Deliveries are taken when there are so many …
+const GATHER: usize = 48;
+/// … or the first has waited so long.
+const GATHER_FOR: Duration = Duration::from_millis(2);
+
+/// What the writer waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// So many commands that are no deliveries.
+    pub(super) commands: usize,
+    /// Deliveries wait for company.
+    pub(super) gathers: bool,
+    /// It looks around at the latest after so long.
+    pub(super) within: Duration,
+}
 
 /// What the writer is asked to do.
 pub(super) enum Command {
@@ -101,9 +121,33 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct State {
     commands: Vec<Command>,
+    deliveries: Vec<Command>,
+    /// Since when the first delivery waits for company. Real time, as is the wait for commands.
+    gathering: Option<Instant>,
     /// Someone wants the writer to look around, though there is no command.
     nudged: bool,
+    /// What the writer waits for, while it does and nobody has rung.
+    wanted: Option<Wanted>,
     end: End,
+}
+
+impl State {
+    /// Whether the writer has a reason to go on.
+    fn has(&self, wanted: Wanted) -> bool {
+        self.nudged || self.end == End::Abandoned || self.commands.len() >= wanted.commands || self.is_ripe(wanted)
+    }
+
+    /// Whether deliveries have waited long enough.
+    fn is_ripe(&self, wanted: Wanted) -> bool {
+        let is_late = || self.gathering.is_some_and(|since| since.elapsed() >= GATHER_FOR);
+        !self.deliveries.is_empty() && (!wanted.gathers || self.deliveries.len() >= GATHER || is_late())
+    }
+
+    /// How long until there is a reason to look again.
+    fn patience(&self, until: Instant) -> Duration {
+        let ripe = self.gathering.map(|since| since + GATHER_FOR);
+        ripe.map_or(until, |ripe| ripe.min(until)).saturating_duration_since(Instant::now())
+    }
 }
 
 /// Whether the writer goes on.
@@ -148,15 +192,30 @@ impl Inbox {
         if state.end != End::Open {
             return Err(command);
         }
-        let was_empty = state.commands.is_empty();
         if matches!(command, Command::Close { .. }) {
             state.end = End::Closed;
             self.room.close();
         }
-        state.commands.push(command);
+        let is_first_delivery = match command {
+            Command::Settle { outcome: Outcome::Delivered { .. }, .. } => {
+                state.deliveries.push(command);
+                state.gathering.is_none()
+            }
+            _ => {
+                state.commands.push(command);
+                false
+            }
+        };
+        if is_first_delivery {
+            state.gathering = Some(Instant::now());
+        }
+        // The first delivery ends a long wait: from now on there is a time to keep.
+        let rings = state.wanted.is_some_and(|wanted| is_first_delivery || state.has(wanted));
+        if rings {
+            state.wanted = None;
+        }
         drop(state);
-        // The writer takes everything at once: whoever came first has rung already.
-        if was_empty {
+        if rings {
             self.bell.notify_one();
         }
         Ok(())
@@ -172,7 +231,7 @@ impl Inbox {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         state.end = End::Abandoned;
-        let unanswered = std::mem::take(&mut state.commands);
+        let unanswered = (std::mem::take(&mut state.commands), std::mem::take(&mut state.deliveries));
         drop(state);
         drop(unanswered);
         self.room.close();
@@ -189,16 +248,33 @@ impl Inbox {
         self.state().end == End::Abandoned
     }
 
-    /// Takes all commands into `into`, waiting up to `patience` for the first.
-    pub(super) fn take(&self, patience: Duration, into: &mut Vec<Command>) {
+    /// Whether no command waits that is no delivery.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.state().commands.is_empty()
+    }
+
+    /// Takes all commands into `into`, waiting for what is wanted; deliveries only when they have waited
+    /// long enough.
+    pub(super) fn take(&self, wanted: Wanted, into: &mut Vec<Command>) {
         let mut state = self.state();
-        if state.commands.is_empty() && !state.nudged && state.end != End::Abandoned && !patience.is_zero() {
-            let idle = |state: &mut State| state.commands.is_empty() && !state.nudged && state.end != End::Abandoned;
-            let waited = self.bell.wait_timeout_while(state, patience, idle);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !wanted.within.is_zero() {
+            let until = Instant::now() + wanted.within;
+            while !state.has(wanted) {
+                let patience = state.patience(until);
+                if patience.is_zero() && Instant::now() >= until {
+                    break;
+                }
+                state.wanted = Some(wanted);
+                (state, _) = self.bell.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+                state.wanted = None;
+            }
         }
         state.nudged = false;
         into.append(&mut state.commands);
+        if state.is_ripe(wanted) {
+            into.append(&mut state.deliveries);
+            state.gathering = None;
+        }
     }
 }
 
@@ -220,7 +296,45 @@ mod tests {
         let inbox = Inbox::new();
         inbox.nudge();
         let mut commands = Vec::new();
-        inbox.take(Duration::from_secs(3600), &mut commands);
+        inbox.take(Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) }, &mut commands);
         assert!(commands.is_empty());
+    }
+
+    /// A delivery, and who waits for it.
+    fn delivery(seq: u64) -> (Command, oneshot::Receiver<Result<Settled, SettleError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Command::Settle { seq, epoch: 1, outcome: Outcome::Delivered { request_id: None }, reply }, answer)
+    }
+
+    #[test]
+    fn a_delivery_waits_for_company_but_not_for_long() {
+        let inbox = Inbox::new();
+        let (command, _answer) = delivery(1);
+        assert!(inbox.push(command).is_ok());
+        let mut commands = Vec::new();
+        let wanted = Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) };
+        let start = Instant::now();
+        inbox.take(wanted, &mut commands);
+        assert_eq!(commands.len(), 1);
+        assert!(start.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn many_deliveries_and_those_nobody_gathers_are_taken_at_once() {
+        let inbox = Inbox::new();
+        let mut commands = Vec::new();
+        let answers: Vec<_> = (0..GATHER as u64)
+            .map(|seq| {
+                let (command, answer) = delivery(seq);
+                assert!(inbox.push(command).is_ok());
+                answer
+            })
+            .collect();
+        inbox.take(Wanted { commands: 1, gathers: true, within: Duration::ZERO }, &mut commands);
+        assert_eq!(commands.len(), answers.len());
+        let (command, _answer) = delivery(99);
+        assert!(inbox.push(command).is_ok());
+        inbox.take(Wanted { commands: 1, gathers: false, within: Duration::ZERO }, &mut commands);
+        assert_eq!(commands.len(), answers.len() + 1);
     }
 }

@@ -45,6 +45,18 @@ impl Place {
         self.wal_bytes = wal_bytes;
         is_whole
     }
+
+    /// The same without SQLite's word: while nobody cuts the WAL on purpose.
+    pub(super) fn is_untouched(&self, home: &Home) -> bool {
+        let (Ok(database), Ok(wal)) = (look(&home.database()), look(&home.wal())) else { return true };
+        let is_whole = wal.is_none_or(|(_, length)| length >= self.wal_bytes);
+        database.map(|(id, _)| id) == self.database && wal.map(|(id, _)| id) == self.wal && is_whole
+    }
+
+    /// Whether that open file is the WAL.
+    pub(super) fn is_wal(&self, file: &fs::File) -> bool {
+        file.metadata().is_ok_and(|meta| self.wal == Some((meta.dev(), meta.ino())))
+    }
 }
 
 /// The least that the WAL's frames take.

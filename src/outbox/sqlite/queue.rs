@@ -250,9 +250,9 @@ impl Queue {
         &self.pending
     }
 
-    /// It was written.
-    pub(super) fn forget_pending(&mut self) {
-        self.pending.clear();
+    /// The first `count` of it were written.
+    pub(super) fn forget_pending(&mut self, count: usize) {
+        self.pending.drain(..count);
     }
 
     /// Whether the next transaction should not wait for company.
@@ -269,15 +269,11 @@ impl Queue {
         [window, flying].into_iter().flatten().fold(self.cursor, u64::min)
     }
 
-    /// Sequences in flight, ascending.
-    pub(super) fn flying(&self) -> Vec<u64> {
-        self.flights.keys().copied().collect()
-    }
-
-    /// How many events are in flight, and how many of them failed before.
-    pub(super) fn in_flight(&self) -> (u64, u64) {
-        let failed = self.flights.values().filter(|flight| flight.progress.attempts > 0).count();
-        (self.flights.len() as u64, failed as u64)
+    /// Sequences in flight, ascending, and how many of them failed before; without those that `left`.
+    pub(super) fn flying(&self, left: impl Fn(u64) -> bool) -> (Vec<u64>, u64) {
+        let flying = || self.flights.iter().filter(|(seq, _)| !left(**seq));
+        let failed = flying().filter(|(_, flight)| flight.progress.attempts > 0).count();
+        (flying().map(|(seq, _)| *seq).collect(), failed as u64)
     }
 }
 

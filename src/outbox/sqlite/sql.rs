@@ -4,6 +4,7 @@
 //! There is no index on an event's id (an id holds its sequence) and none on its user: only users
 //! whose events wait behind something (`gate`, `parked`) are keyed by user.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ const CREATE_PRAGMAS: &str = "
 const WRITER_PRAGMAS: &str = "
     -- Readers and the writer do not wait for each other, and a commit is one sequential write.
     PRAGMA journal_mode = WAL;
-    -- A commit returns only when the WAL is synced: a 2xx means stored.
+    -- A commit returns only when the WAL is synced: a 2xx means stored. (While a batch of appends and
+    -- settles is committed it is NORMAL, and the writer syncs the WAL itself: see writer/syncer.)
     PRAGMA synchronous = FULL;
     -- Checkpoints are the writer's, after the callers of a batch were answered, not inside a commit.
     PRAGMA wal_autocheckpoint = 0;
@@ -134,9 +136,19 @@ pub(super) const DEAD_OF_USER: &str = "SELECT seq, salt, accepted_ms, trigger, u
 pub(super) const DEAD_OF_REASON: &str = "SELECT seq, salt, accepted_ms, trigger, user, died_ms, reason, attempts, \
     length(body) FROM dead WHERE reason = ?3 AND seq >= ?1 ORDER BY seq LIMIT ?2";
 
+/// Who makes a commit durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syncs {
+    /// SQLite, before the commit returns.
+    Itself,
+    /// Whoever calls, before anyone hears of it.
+    Later,
+}
+
 /// One connection and all statements on it.
 pub(super) struct Sql {
     conn: Connection,
+    syncs: Cell<Syncs>,
 }
 
 /// SQLite's integers are signed; ours fit.
@@ -177,7 +189,7 @@ impl Sql {
         conn.execute_batch(COMMON_PRAGMAS)?;
         conn.execute_batch(CREATE_PRAGMAS)?;
         conn.execute_batch(WRITER_PRAGMAS)?;
-        Ok(Self { conn })
+        Ok(Self { conn, syncs: Cell::new(Syncs::Itself) })
     }
 
     /// Opens the file for reading only.
@@ -187,7 +199,7 @@ impl Sql {
         conn.busy_timeout(Duration::from_millis(500))?;
         conn.execute_batch(COMMON_PRAGMAS)?;
         conn.pragma_update(None, "cache_size", -256)?;
-        Ok(Self { conn })
+        Ok(Self { conn, syncs: Cell::new(Syncs::Itself) })
     }
 
     /// Makes all tables, in one transaction.
@@ -205,12 +217,24 @@ impl Sql {
         self.conn.query_row("PRAGMA user_version", [], |row| row.get(0))
     }
 
+    /// Says who makes the next commits durable. Either way checkpoints sync what they move, and the WAL's
+    /// head is synced when it starts over.
+    pub(super) fn sync(&self, syncs: Syncs) -> Result<()> {
+        if self.syncs.replace(syncs) == syncs {
+            return Ok(());
+        }
+        self.conn.execute_batch(match syncs {
+            Syncs::Itself => "PRAGMA synchronous = FULL",
+            Syncs::Later => "PRAGMA synchronous = NORMAL",
+        })
+    }
+
     /// Starts the transaction of a batch.
     pub(super) fn begin(&self) -> Result<()> {
         self.run("BEGIN IMMEDIATE", [])
     }
 
-    /// Ends it: returns when the WAL is synced.
+    /// Ends it: returns when the WAL is written, and synced unless that comes later.
     pub(super) fn commit(&self) -> Result<()> {
         self.run("COMMIT", [])
     }

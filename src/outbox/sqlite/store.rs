@@ -1,5 +1,7 @@
 //! One opening of the file: the connection, the mirror of its counts, and the queue.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::env::Env;
@@ -9,6 +11,7 @@ use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
 use super::sql::{Sql, TO_VERSION_2};
+use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -38,8 +41,17 @@ pub(super) struct Store {
     pub(super) recovery: Option<Recovery>,
     /// Users that got a gate in the transaction under way.
     pub(super) newly_gated: Vec<crate::event::UserId>,
-    /// Events in flight that were settled in the transaction under way.
+    /// Events in flight that were settled in the transaction under way …
     pub(super) landed: Vec<u64>,
+    /// … and in the one before it, which is being synced.
+    pub(super) landing: Vec<u64>,
+    /// So much of what the queue wants to be written is in the transaction under way.
+    pub(super) written_pending: usize,
+    /// The counts as of the last commit that was synced: callers were answered by them. Events from their
+    /// `next_seq` on are not handed out.
+    pub(super) durable: Books,
+    /// The WAL, to be synced.
+    wal: Option<Arc<File>>,
     /// What the transaction under way adds to the metrics.
     pub(super) counts: Counts,
     /// Takes turns between gated users that are due and the others.
@@ -94,6 +106,10 @@ impl Store {
             recovery,
             newly_gated: Vec::new(),
             landed: Vec::new(),
+            landing: Vec::new(),
+            written_pending: 0,
+            durable: books,
+            wal: None,
             counts: Counts::default(),
             due_first: true,
             live_pages: 0,
@@ -129,6 +145,18 @@ impl Store {
         Ok(())
     }
 
+    /// The WAL, to be synced. Opened but once: SQLite keeps the file as long as its connection is open.
+    pub(super) fn wal(&mut self, home: &Home) -> Result<Arc<File>, Fault> {
+        if let Some(wal) = &self.wal {
+            return Ok(Arc::clone(wal));
+        }
+        let file = File::open(home.wal()).map_err(|_| Fault::Gone)?;
+        if !self.place.is_kept(home, &self.sql) || !self.place.is_wal(&file) {
+            return Err(Fault::Gone);
+        }
+        Ok(Arc::clone(self.wal.insert(Arc::new(file))))
+    }
+
     /// Books as lost what the file does not know of, though callers were answered; `known`: the counts by which they
     /// were. While a copy goes on its end tells what is lost.
     pub(super) fn admit_loss(&mut self, env: &Env, known: Option<Books>) -> Result<(), Fault> {
@@ -141,6 +169,7 @@ impl Store {
         self.books.ledger.lost += lost;
         // Their ids are in apps' hands and are not given out again.
         self.books.next_seq = self.books.next_seq.max(known.next_seq);
+        self.durable = self.books;
         self.sql.begin()?;
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;

@@ -1,11 +1,13 @@
 //! The one thread that owns the file: take all commands, one transaction, answer, hand out.
 //!
-//! While one batch is synced the next one gathers in the inbox (group commit), so the rate of events
-//! does not hang on the rate of syncs. Nobody is answered before the commit returned.
+//! While one batch is synced (by a thread of its own) the next transaction takes what comes, so the rate
+//! of events does not hang on the rate of syncs. Nobody is answered before the sync returned.
 
 mod failure;
 mod house;
+mod open;
 mod scrub;
+mod syncer;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -20,20 +22,21 @@ use super::decide::Job;
 use super::env::Env;
 use super::fault::Fault;
 use super::hand_out::Round;
-use super::inbox::{Command, Decided, answer};
+use super::inbox::{Command, Decided, Wanted, answer};
 use super::shared::{Shared, Snapshot};
 use super::store::Store;
 use super::volume::Lock;
 use crate::outbox::lease::Returns;
-use crate::outbox::{AppendError, Claimed, Outcome, ReadError, Receipt, SettleError, Settled, Stats, Want};
+use crate::outbox::{AppendError, Claimed, ReadError, Receipt, SettleError, Settled, Stats, Want};
 use failure::Reopen;
 pub(super) use failure::open_or_quarantine;
+use open::{Landing, Open};
 use scrub::Scrub;
+use syncer::Syncer;
 
-/// Deliveries are committed when there are so many …
-const GATHER: usize = 48;
-/// … or the first has waited so long.
-const GATHER_FOR: Duration = Duration::from_millis(2);
+/// While a commit is synced, the writer goes on when so many commands wait; with fewer it waits for the
+/// sync's end, as waking costs more than they do.
+const WORTH_WAKING: usize = 16;
 /// The longest wait of an idle writer.
 const IDLE: Duration = Duration::from_secs(10);
 /// The longest wait while a gate may become due: wall time can jump.
@@ -55,17 +58,20 @@ pub(super) struct Writer {
     was_open: bool,
     epoch: u64,
     inbox: Vec<Command>,
-    /// Deliveries that wait for company.
-    deliveries: Vec<Command>,
     /// Kept for its memory, as is `inbox`.
     work: Vec<Command>,
+    /// The transaction under way, while the one before it is synced.
+    open: Option<Open>,
+    /// What memory follows with when the last commit is synced; `None` if there is no such commit.
+    landing: Option<Landing>,
+    syncer: Syncer,
+    /// Those whose commit could not be synced.
+    unanswered: Vec<Answer>,
     claims: VecDeque<(Want, oneshot::Sender<Vec<Claimed>>)>,
     jobs: VecDeque<(Job, oneshot::Sender<Result<Decided, ReadError>>)>,
     /// Erasures whose rows are gone; what they leave behind is overwritten.
     scrubs: VecDeque<Scrub>,
     closing: Vec<oneshot::Sender<()>>,
-    /// Since when deliveries wait for company. Real time, as is the wait for commands.
-    gathering: Option<Instant>,
     /// To be given once the state they tell of can be seen.
     answers: Vec<Answer>,
     stats: Stats,
@@ -79,6 +85,8 @@ pub(super) struct Writer {
     is_stirred: bool,
     /// `stats.oldest` is as of the last commit.
     is_oldest_known: bool,
+    /// Bytes that the WAL has gained, about, since it was last looked at.
+    wal_growth: u64,
     /// Keeps other processes out until the thread ends.
     lock: Lock,
 }
@@ -115,11 +123,20 @@ impl Answer {
 }
 
 impl Writer {
-    pub(super) fn new(env: Env, shared: Arc<Shared>, returns: Arc<Returns>, store: Option<Store>, lock: Lock) -> Self {
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn new(
+        env: Env,
+        shared: Arc<Shared>,
+        returns: Arc<Returns>,
+        store: Option<Store>,
+        lock: Lock,
+    ) -> std::io::Result<Self> {
         let now = env.clock.instant();
         let recovered = store.as_ref().map(|store| store.books.ledger.undelivered());
         let capacity_bytes = env.settings.max_bytes;
         let stats = Stats { recovered: recovered.unwrap_or_default(), capacity_bytes, ..Stats::default() };
+        let syncer = Syncer::start(Arc::clone(&shared))?;
         let mut writer = Self {
             env,
             shared,
@@ -128,13 +145,15 @@ impl Writer {
             was_open: store.is_some(),
             store,
             inbox: Vec::new(),
-            deliveries: Vec::new(),
             work: Vec::new(),
+            open: None,
+            landing: None,
+            syncer,
+            unanswered: Vec::new(),
             claims: VecDeque::new(),
             jobs: VecDeque::new(),
             scrubs: VecDeque::new(),
             closing: Vec::new(),
-            gathering: None,
             answers: Vec::new(),
             stats,
             reopen: Reopen::starting(now),
@@ -143,10 +162,11 @@ impl Writer {
             is_busy: true,
             is_stirred: true,
             is_oldest_known: false,
+            wal_growth: u64::MAX,
             lock,
         };
         writer.publish();
-        writer
+        Ok(writer)
     }
 
     /// Runs until the store is closed or dropped.
@@ -154,10 +174,13 @@ impl Writer {
         // Whatever ends this thread, a panic too, nobody waits for it in vain.
         let _end = Abandon(Arc::clone(&self.shared));
         loop {
-            let patience = self.patience();
-            self.shared.beat_waiting();
-            self.shared.inbox.take(patience, &mut self.inbox);
-            self.shared.beat(self.env.clock.instant());
+            let wanted = self.wanted();
+            // A sync that hangs is no waiting for work.
+            if self.syncer.since().is_none() {
+                self.shared.beat_waiting();
+            }
+            self.shared.inbox.take(wanted, &mut self.inbox);
+            self.shared.beat(self.syncer.since().unwrap_or_else(|| self.env.clock.instant()));
             if self.shared.inbox.is_abandoned() {
                 return;
             }
@@ -167,6 +190,16 @@ impl Writer {
                 return self.close();
             }
         }
+    }
+
+    /// What there is to wait for.
+    fn wanted(&mut self) -> Wanted {
+        let is_syncing = self.syncer.since().is_some();
+        let store = self.store.as_ref();
+        let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
+        let gathers = !is_urgent && self.jobs.is_empty() && self.closing.is_empty();
+        let commands = if is_syncing && gathers { WORTH_WAKING } else { 1 };
+        Wanted { commands, gathers, within: self.patience() }
     }
 
     /// How long there is nothing to do unless someone asks.
@@ -182,7 +215,7 @@ impl Writer {
         if !self.scrubs.is_empty() {
             return SCRUB_EVERY;
         }
-        let mut patience = self.gathering.map_or(IDLE, |since| GATHER_FOR.saturating_sub(since.elapsed()));
+        let mut patience = IDLE;
         if self.is_stirred || self.has_chores {
             patience = patience.min(self.chores_at.saturating_duration_since(now)).max(Duration::from_millis(1));
         }
@@ -205,7 +238,6 @@ impl Writer {
                     self.jobs.push_back((Job::new(decision, which), reply));
                 }
                 Command::Close { reply } => self.closing.push(reply),
-                Command::Settle { outcome: Outcome::Delivered { .. }, .. } => self.deliveries.push(command),
                 other => work.push(other),
             }
         }
@@ -214,6 +246,9 @@ impl Writer {
 
     /// One turn of the loop.
     fn turn(&mut self, mut work: Vec<Command>) {
+        if let Err(fault) = self.land_synced(false) {
+            self.fail(&fault);
+        }
         if self.store.is_none() && self.env.clock.instant() >= self.reopen.at {
             self.reopen();
         }
@@ -221,15 +256,8 @@ impl Writer {
         self.look_around();
         let abandoned = self.take_returns();
         if self.store.is_some() {
-            if !self.deliveries.is_empty() && self.are_deliveries_ripe() {
-                work.append(&mut self.deliveries);
-                self.gathering = None;
-            }
-            let mut outcome = self.transact(&mut work, &abandoned);
-            if outcome.is_ok() && !self.answers.is_empty() {
-                self.give_answers();
-            }
-            outcome = outcome.and_then(|()| self.serve_claims()).and_then(|()| self.scrub());
+            let outcome =
+                self.write(&mut work, &abandoned).and_then(|()| self.serve_claims()).and_then(|()| self.scrub());
             if let Err(fault) = outcome {
                 self.fail(&fault);
             }
@@ -240,10 +268,26 @@ impl Writer {
         // What was not answered goes unanswered, which says that nothing could be written.
         work.clear();
         self.work = work;
-        if let Err(fault) = self.keep_house() {
+        if self.open.is_none()
+            && let Err(fault) = self.keep_house()
+        {
             self.fail(&fault);
             self.publish();
         }
+    }
+
+    /// Writes what came: beside a sync under way if it may.
+    fn write(&mut self, work: &mut Vec<Command>, abandoned: &[u64]) -> Result<(), Fault> {
+        let bytes: u64 = work.iter().map(open::bytes_of).sum();
+        if self.is_plain(abandoned) && bytes <= house::LARGE_BATCH_BYTES && !(work.is_empty() && self.has_chores) {
+            self.gather(work)?;
+            return self.push_on();
+        }
+        self.finish_all()?;
+        self.transact(work, abandoned)?;
+        // Answered before events are handed out, as nobody should wait for a look at the queue.
+        self.give_answers();
+        Ok(())
     }
 
     /// Notices what no statement of this thread fails on.
@@ -258,15 +302,6 @@ impl Writer {
                 None,
             )));
         }
-    }
-
-    /// Deliveries wait a moment for company, so that a page from which several events go is written
-    /// once; nobody waits for them but the same users' next events.
-    fn are_deliveries_ripe(&mut self) -> bool {
-        let is_urgent = self.store.as_ref().is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
-        let is_alone = !is_urgent && self.jobs.is_empty() && self.closing.is_empty();
-        let since = *self.gathering.get_or_insert_with(Instant::now);
-        !is_alone || self.deliveries.len() >= GATHER || since.elapsed() >= GATHER_FOR
     }
 
     /// Leases that were dropped give their events back; those that were intended come back from here,
@@ -285,8 +320,6 @@ impl Writer {
 
     /// Nothing can be written now. Dropping a reply says so.
     fn refuse(&mut self) {
-        self.deliveries.clear();
-        self.gathering = None;
         for (_, reply) in self.jobs.drain(..) {
             answer(reply, Err(ReadError("the disk failed".to_owned())));
         }
@@ -326,6 +359,9 @@ impl Writer {
 
     /// The end: nothing waits any more but claims.
     fn close(mut self) {
+        if let Err(fault) = self.finish_all() {
+            self.fail(&fault);
+        }
         self.shared.stop_reader();
         for (_, reply) in self.claims.drain(..) {
             answer(reply, Vec::new());
@@ -345,10 +381,14 @@ impl Writer {
 
     fn publish(&mut self) {
         let stats = &mut self.stats;
+        let mut flying = Vec::new();
         if let Some(store) = &self.store {
-            let (in_flight, failed_in_flight) = store.queue.in_flight();
+            let failed_in_flight;
+            let landing = self.landing.as_ref();
+            let left = |seq: u64| store.landed.contains(&seq) || landing.is_some_and(|landing| landing.ends(seq));
+            (flying, failed_in_flight) = store.queue.flying(left);
             stats.ledger = store.books.ledger;
-            stats.in_flight = in_flight;
+            stats.in_flight = flying.len() as u64;
             stats.retrying = store.books.failed.saturating_sub(failed_in_flight);
             stats.size_bytes = self.env.used_bytes(store);
             if !self.is_oldest_known {
@@ -363,7 +403,6 @@ impl Writer {
         stats.wal_bytes = volume.wal_bytes;
         (stats.volume_bytes, stats.volume_free_bytes) = (volume.space.total, volume.space.free);
         stats.quarantined_files = volume.damaged_files;
-        let flying = self.store.as_ref().map(|store| store.queue.flying()).unwrap_or_default();
         let mut snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         *snapshot = Snapshot { stats: self.stats.clone(), flying };
     }

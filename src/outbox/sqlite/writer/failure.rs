@@ -49,8 +49,14 @@ impl Writer {
     /// What is on disk is not known any more: forgets everything and opens the file anew.
     pub(super) fn fail(&mut self, fault: &Fault) {
         self.count(fault);
+        // What was committed before may be synced yet: then it is answered. The rest is not.
+        if let Err(other) = self.land_synced(true) {
+            self.count(&other);
+        }
+        self.landing = None;
+        let unanswered = (self.undo_open(), std::mem::take(&mut self.unanswered));
         let former = self.store.take();
-        self.reopen.books = former.as_ref().map(|store| store.books).or(self.reopen.books);
+        self.reopen.books = former.as_ref().map(|store| store.durable).or(self.reopen.books);
         match (fault, former) {
             (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
             (_, former) => drop(former),
@@ -64,6 +70,9 @@ impl Writer {
             Fault::Gone => self.reopen(),
             Fault::Full(_) | Fault::Broken(_) => self.reopen.put_off(self.env.clock.instant()),
         }
+        // Without an answer callers know that nothing could be written; whoever then looks sees that too.
+        self.publish();
+        drop(unanswered);
     }
 
     pub(super) fn reopen(&mut self) {

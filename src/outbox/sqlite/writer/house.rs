@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use super::Writer;
+use super::open::bytes_of;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::inbox::Command;
-use crate::outbox::sqlite::row::event_bytes;
 use crate::outbox::sqlite::sql::FRAME_BYTES;
 
 /// The WAL stays under this, but for a single batch that is larger.
 const WAL_MAX_BYTES: u64 = 4 << 20;
 /// The WAL is moved into the database when it is this large.
 const CHECKPOINT_BYTES: u64 = 3 << 20;
+/// The WAL is looked at when it may have grown by this much.
+const LOOK_BYTES: u64 = 256 << 10;
+/// A batch with more has the file to itself, after a checkpoint if need be.
+pub(super) const LARGE_BATCH_BYTES: u64 = CHECKPOINT_BYTES / 8;
 /// Between two looks at what is only housekeeping.
 const CHORES_EVERY: Duration = Duration::from_secs(5);
 /// The same while there is more to do.
@@ -24,8 +28,8 @@ const VACUUM_PAGES: u64 = 64;
 impl Writer {
     /// A batch that would make the WAL too large waits for a checkpoint.
     pub(super) fn make_room_in_wal(&mut self, work: &[Command]) -> Result<(), Fault> {
-        let bytes: u64 = work.iter().map(command_bytes).sum();
-        if bytes > CHECKPOINT_BYTES / 8 {
+        let bytes: u64 = work.iter().map(bytes_of).sum();
+        if bytes > LARGE_BATCH_BYTES {
             self.checkpoint(CHECKPOINT_BYTES.saturating_sub(bytes))?;
         }
         Ok(())
@@ -33,12 +37,17 @@ impl Writer {
 
     fn checkpoint(&mut self, above_bytes: u64) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
+        self.wal_growth = 0;
         if store.sql.wal_frames()? * FRAME_BYTES <= above_bytes {
             return Ok(());
         }
         // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
         // too large for that is cut.
         let is_large = self.env.home.wal_bytes() > WAL_MAX_BYTES;
+        if is_large {
+            self.land_synced(true)?;
+        }
+        let Some(store) = &self.store else { return Ok(()) };
         let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
         if is_done {
             self.stats.checkpointed_at = Some(self.env.clock.now());
@@ -49,7 +58,9 @@ impl Writer {
     /// Checkpoints; from time to time also forgets what was remembered long enough, gives space back
     /// and makes the reserve again.
     pub(super) fn keep_house(&mut self) -> Result<(), Fault> {
-        self.checkpoint(CHECKPOINT_BYTES)?;
+        if self.wal_growth > LOOK_BYTES {
+            self.checkpoint(CHECKPOINT_BYTES)?;
+        }
         let now = self.env.clock.instant();
         let Some(store) = self.store.as_mut().filter(|_| now >= self.chores_at) else { return Ok(()) };
         let is_idle = !std::mem::take(&mut self.is_busy);
@@ -70,18 +81,12 @@ impl Writer {
 
     /// An idle store holds no trace of events that ended: free pages are gone, and so is the WAL.
     fn erase_leftovers(&mut self) -> Result<(), Fault> {
+        self.land_synced(true)?;
         let Some(store) = &self.store else { return Ok(()) };
         if store.sql.checkpoint_and_truncate()? {
             self.stats.checkpointed_at = Some(self.env.clock.now());
             self.is_stirred = false;
         }
         Ok(())
-    }
-}
-
-fn command_bytes(command: &Command) -> u64 {
-    match command {
-        Command::Append { batch, .. } => batch.events.iter().map(event_bytes).sum(),
-        _ => 256,
     }
 }

@@ -1,18 +1,148 @@
-//! One batch, one transaction: nothing in memory follows before the commit, nobody is answered before.
+//! One batch, one transaction: memory that others see follows only after the sync, nobody is answered
+//! before.
+//!
+//! ```text
+//! gather ─▶ open ─commit▶ syncing ─synced▶ landed
+//! ```
+//!
+//! While one batch is synced the next transaction is open and takes what comes, so that the disk and the
+//! processor work at the same time and a sync is shared by all who came during the last one. What is
+//! rare (decisions, recovery, large batches) has the file to itself.
 
+use super::open::Open;
+use super::syncer::Commit;
 use super::{Answer, Writer};
-use crate::outbox::sqlite::apply::{After, Effect, Work};
-use crate::outbox::sqlite::decide::{self, Job, Slice};
-use crate::outbox::sqlite::env::Env;
+use crate::outbox::sqlite::apply::After;
+use crate::outbox::sqlite::decide::{self, Slice};
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::inbox::{Command, Decision};
 use crate::outbox::sqlite::recovery::Recovery;
-use crate::outbox::sqlite::row::Counts;
-use crate::outbox::sqlite::store::Store;
+use crate::outbox::sqlite::sql::Syncs;
 
 impl Writer {
-    /// Runs a batch as one transaction, if there is anything to write; then changes what is in memory
-    /// and answers.
+    /// Whether that work may share the file with a sync under way.
+    pub(super) fn is_plain(&self, abandoned: &[u64]) -> bool {
+        let is_calm = self.store.as_ref().is_some_and(|store| store.recovery.is_none() && !store.queue.is_urgent());
+        is_calm && abandoned.is_empty() && self.jobs.is_empty() && self.scrubs.is_empty() && self.closing.is_empty()
+    }
+
+    /// Adds work to the open transaction.
+    pub(super) fn gather(&mut self, work: &mut Vec<Command>) -> Result<(), Fault> {
+        if work.is_empty() {
+            return Ok(());
+        }
+        let Some(store) = &mut self.store else { return Ok(()) };
+        if self.open.is_none() {
+            self.open = Some(Open::begin(store, Syncs::Later)?);
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let from = open.commands.len();
+        open.commands.append(work);
+        match open.apply(store, &mut self.env, from, &[]) {
+            Err(Fault::Full(error)) => self.go_on_with_a_full_disk(error),
+            result => result,
+        }
+    }
+
+    /// Commits the open transaction, if no other is being synced.
+    pub(super) fn push_on(&mut self) -> Result<(), Fault> {
+        if self.open.is_none() || self.landing.is_some() {
+            return Ok(());
+        }
+        let answers = match self.commit() {
+            Err(Fault::Full(error)) => {
+                self.go_on_with_a_full_disk(error)?;
+                self.commit()?
+            }
+            result => result?,
+        };
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let wal = store.wal(&self.env.home)?;
+        let commit = Commit { wal, place: store.place, home: self.env.home.clone() };
+        self.publish();
+        if self.shared.inbox.is_quiet() {
+            // Nobody else waits: no other thread need be woken.
+            let durable = commit.make_durable();
+            if durable.is_err() {
+                self.unanswered = answers;
+                return self.land(durable);
+            }
+            self.land(durable)?;
+            answers.into_iter().for_each(Answer::give);
+        } else {
+            self.syncer.sync(&self.env, commit, answers);
+        }
+        Ok(())
+    }
+
+    /// Ends the open transaction; nothing but its sync is left.
+    fn commit(&mut self) -> Result<Vec<Answer>, Fault> {
+        let (Some(store), Some(mut open)) = (&mut self.store, self.open.take()) else { return Ok(Vec::new()) };
+        let started = self.env.clock.instant();
+        if let Err(fault) = open.commit(store, &mut self.env) {
+            self.open = Some(open);
+            return Err(fault);
+        }
+        (self.is_busy, self.is_stirred) = (true, true);
+        self.is_oldest_known &= self.stats.oldest.is_some() && open.only_appends(store);
+        self.wal_growth = self.wal_growth.saturating_add(open.wal_bytes());
+        let (landing, answers) = open.divide(store, started);
+        self.landing = Some(landing);
+        Ok(answers)
+    }
+
+    /// Memory follows a commit that has been synced meanwhile.
+    pub(super) fn land_synced(&mut self, waits: bool) -> Result<(), Fault> {
+        match self.syncer.result(waits) {
+            None => Ok(()),
+            Some(Ok(())) => self.land(Ok(())),
+            Some(Err((fault, answers))) => {
+                self.unanswered = answers;
+                self.land(Err(fault))
+            }
+        }
+    }
+
+    /// Nothing is open or being synced afterwards.
+    pub(super) fn finish_all(&mut self) -> Result<(), Fault> {
+        self.land_synced(true)?;
+        self.push_on()?;
+        self.land_synced(true)
+    }
+
+    /// Memory follows a commit: what ended leaves the queue, what is new enters it.
+    fn land(&mut self, durable: Result<(), Fault>) -> Result<(), Fault> {
+        let Some(mut landing) = self.landing.take() else { return durable };
+        let metrics = &self.env.metrics;
+        let took = self.env.clock.instant().saturating_duration_since(landing.started);
+        metrics.outbox_commit.observe(took.as_secs_f64());
+        if matches!(durable, Ok(()) | Err(Fault::Gone)) {
+            // One that lost its name is committed all the same, and is copied with the rest.
+            landing.counts.report(metrics);
+            metrics.outbox_batch.observe(landing.events as f64);
+        }
+        durable?;
+        let Some(store) = &mut self.store else { return Ok(()) };
+        store.landing.clear();
+        store.durable = landing.books;
+        for seq in landing.intended {
+            store.queue.intended(seq);
+        }
+        for (seq, after) in landing.flights {
+            match after {
+                After::Landed => {
+                    if let Some(flight) = store.queue.land(seq) {
+                        store.queue.forget_release(&flight.waiting.event.user);
+                    }
+                }
+                After::Released => store.queue.release(seq),
+                After::Nothing => {}
+            }
+        }
+        store.take_in_new(landing.appended)
+    }
+
+    /// Runs a batch as a transaction that has the file to itself, if there is anything to write.
     pub(super) fn transact(&mut self, work: &mut Vec<Command>, abandoned: &[u64]) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
         let is_idle = work.is_empty() && abandoned.is_empty() && self.jobs.is_empty() && !self.has_chores;
@@ -20,109 +150,88 @@ impl Writer {
             return Ok(());
         }
         self.make_room_in_wal(work)?;
-        let (effects, slice) = match self.write(work, abandoned, false) {
+        let slice = match self.write_alone(work, abandoned, false) {
             Err(Fault::Full(error)) => {
-                // Appends are refused, the rest is tried again with the room that the reserve gives.
-                self.count(&Fault::Full(error));
-                self.env.disk_is_full();
-                self.write(work, abandoned, true)?
+                self.note_full_disk(error);
+                self.write_alone(work, abandoned, true)?
             }
             result => result?,
         };
-        self.stay_in_place()?;
-        (self.is_busy, self.is_stirred) = (true, true);
-        self.is_oldest_known = false;
-        let counted: usize = work.iter().map(events_of).sum();
-        self.finish(work, effects, abandoned)?;
         self.finish_slice(slice);
-        self.env.metrics.outbox_batch.observe(counted as f64);
         Ok(())
     }
 
-    /// After a commit and before its answers: it is in a file that a later start finds.
-    fn stay_in_place(&mut self) -> Result<(), Fault> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        if store.place.is_kept(&self.env.home, &store.sql) {
-            return Ok(());
-        }
-        // It was committed, and is copied to the fresh file with the rest.
-        store.counts.report(&self.env.metrics);
-        Err(Fault::Gone)
-    }
-
-    /// The transaction itself. On an error nothing has changed but `landed` and the like.
-    fn write(
+    /// From begin to land, synced by SQLite itself. On an error nothing has changed but the notes of the
+    /// transaction, and `work` is as it was.
+    fn write_alone(
         &mut self,
-        work: &[Command],
+        work: &mut Vec<Command>,
         abandoned: &[u64],
         is_full: bool,
-    ) -> Result<(Vec<Effect>, Option<Slice>), Fault> {
-        let Some(store) = &mut self.store else { return Ok((Vec::new(), None)) };
-        let books = store.books;
-        store.newly_gated.clear();
-        store.landed.clear();
-        store.counts = Counts::default();
+    ) -> Result<Option<Slice>, Fault> {
+        let Some(store) = &mut self.store else { return Ok(None) };
         let was_recovering = store.recovery.is_some();
         let job = self.jobs.front().filter(|_| !was_recovering).map(|(job, _)| job);
-        let work = Work { commands: work, abandoned, is_full };
-        let written = write_all(store, &mut self.env, &work, job);
-        if written.is_ok() && store.recovery.is_none() {
-            self.env.orphans.clear();
+        if job.is_some_and(|job| matches!(job.decision, Decision::Erase(_))) {
+            store.sql.overwrite_all(true)?;
         }
-        if written.is_err() {
-            store.books = books;
-            store.sql.rollback()?;
+        self.is_oldest_known = false;
+        let mut open = Open::begin(store, Syncs::Itself)?;
+        (open.is_full, open.commands) = (is_full, std::mem::take(work));
+        let written = open.apply(store, &mut self.env, 0, abandoned).and_then(|()| {
+            let slice = job.map(|job| store.decide(&self.env, job)).transpose()?;
             if was_recovering {
-                store.recovery = Recovery::load(&store.sql)?;
+                store.recover(&mut self.env)?;
             }
-        }
-        written
-    }
-
-    /// After the commit: memory follows the disk, and callers are answered.
-    fn finish(&mut self, work: &mut Vec<Command>, effects: Vec<Effect>, abandoned: &[u64]) -> Result<(), Fault> {
-        let Some(store) = &mut self.store else { return Ok(()) };
-        store.counts.report(&self.env.metrics);
-        store.queue.forget_pending();
-        for user in std::mem::take(&mut store.newly_gated) {
-            store.queue.gated(&user);
+            Ok(slice)
+        });
+        self.open = Some(open);
+        let committed = written.and_then(|slice| self.commit().map(|answers| (slice, answers)));
+        let (slice, answers) = match committed {
+            Ok(committed) => committed,
+            Err(fault) => {
+                *work = self.undo_open()?;
+                if let Some(store) = self.store.as_mut().filter(|_| was_recovering) {
+                    store.recovery = Recovery::load(&store.sql)?;
+                }
+                return Err(fault);
+            }
+        };
+        let Some(store) = &mut self.store else { return Ok(None) };
+        if store.recovery.is_none() {
+            self.env.orphans.clear();
         }
         for seq in abandoned {
             store.queue.land(*seq);
         }
-        let mut appended = Vec::new();
-        for (command, effect) in work.drain(..).zip(effects) {
-            match (command, effect) {
-                (Command::Append { reply, .. }, Effect::Appended { receipt, waiting }) => {
-                    appended.extend(waiting);
-                    self.answers.push(Answer::Append(reply, Ok(receipt)));
-                }
-                (Command::Append { reply, .. }, Effect::Refused(error)) => {
-                    self.answers.push(Answer::Append(reply, Err(error)));
-                }
-                (Command::Intend { seq, reply, .. }, Effect::Intended(result)) => {
-                    if result.is_ok() {
-                        store.queue.intended(seq);
-                    }
-                    self.answers.push(Answer::Intend(reply, result));
-                }
-                (Command::Settle { seq, reply, .. }, Effect::Settled { result, after }) => {
-                    match after {
-                        After::Landed => {
-                            let flight = store.queue.land(seq);
-                            if let Some(flight) = flight {
-                                store.queue.forget_release(&flight.waiting.event.user);
-                            }
-                        }
-                        After::Released => store.queue.release(seq),
-                        After::Nothing => {}
-                    }
-                    self.answers.push(Answer::Settle(reply, result));
-                }
-                _ => {}
-            }
-        }
-        store.take_in_new(appended)
+        let is_kept = store.place.is_kept(&self.env.home, &store.sql);
+        self.land(if is_kept { Ok(()) } else { Err(Fault::Gone) })?;
+        self.answers.extend(answers);
+        Ok(slice)
+    }
+
+    /// Undoes the open transaction; gives what it was made of.
+    pub(super) fn undo_open(&mut self) -> Result<Vec<Command>, Fault> {
+        let (Some(store), Some(open)) = (&mut self.store, self.open.take()) else { return Ok(Vec::new()) };
+        store.books = open.books;
+        store.written_pending = 0;
+        store.sql.rollback()?;
+        Ok(open.commands)
+    }
+
+    /// Writes the open transaction anew with the room that the reserve gives, without its appends.
+    fn go_on_with_a_full_disk(&mut self, error: rusqlite::Error) -> Result<(), Fault> {
+        self.note_full_disk(error);
+        let commands = self.undo_open()?;
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let open = self.open.insert(Open::begin(store, Syncs::Later)?);
+        (open.is_full, open.commands) = (true, commands);
+        open.apply(store, &mut self.env, 0, &[])
+    }
+
+    fn note_full_disk(&mut self, error: rusqlite::Error) {
+        self.count(&Fault::Full(error));
+        self.env.disk_is_full();
     }
 
     /// Answers a decision that was carried out, or notes how far it got.
@@ -138,46 +247,4 @@ impl Writer {
             self.end_job(job, reply);
         }
     }
-}
-
-/// Everything a transaction writes, from begin to commit.
-fn write_all(
-    store: &mut Store,
-    env: &mut Env,
-    work: &Work<'_>,
-    job: Option<&Job>,
-) -> Result<(Vec<Effect>, Option<Slice>), Fault> {
-    if job.is_some_and(|job| matches!(job.decision, Decision::Erase(_))) {
-        store.sql.overwrite_all(true)?;
-    }
-    store.sql.begin()?;
-    let effects = store.apply(env, work)?;
-    let slice = job.map(|job| store.decide(env, job)).transpose()?;
-    if store.recovery.is_some() {
-        store.recover(env)?;
-    }
-    store.books.mark = store.queue.mark();
-    store.sql.write_books(&store.books)?;
-    let started = env.clock.instant();
-    (env.seams.before_commit)().map_err(seam_error)?;
-    store.sql.commit()?;
-    env.metrics.outbox_commit.observe(env.clock.instant().saturating_duration_since(started).as_secs_f64());
-    store.measure()?;
-    Ok((effects, slice))
-}
-
-/// How many events a command appends or settles.
-fn events_of(command: &Command) -> usize {
-    match command {
-        Command::Append { batch, .. } => batch.events.len(),
-        _ => 1,
-    }
-}
-
-fn seam_error(error: std::io::Error) -> rusqlite::Error {
-    let code = match error.kind() {
-        std::io::ErrorKind::StorageFull => rusqlite::ffi::SQLITE_FULL,
-        _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
-    };
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }

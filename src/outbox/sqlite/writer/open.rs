@@ -1,0 +1,155 @@
+//! A transaction under way: what it is made of, what it has come to, and what follows from it.
+
+use tokio::time::Instant;
+
+use super::Answer;
+use crate::outbox::sqlite::apply::{After, Effect, Work};
+use crate::outbox::sqlite::env::Env;
+use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::inbox::Command;
+use crate::outbox::sqlite::queue::Waiting;
+use crate::outbox::sqlite::row::{Books, Counts, event_bytes};
+use crate::outbox::sqlite::sql::{FRAME_BYTES, Syncs};
+use crate::outbox::sqlite::store::Store;
+
+/// A transaction under way.
+pub(super) struct Open {
+    pub(super) commands: Vec<Command>,
+    effects: Vec<Effect>,
+    /// The counts before it.
+    pub(super) books: Books,
+    /// Bytes that it appends.
+    added: u64,
+    /// Appends are refused: the disk is full.
+    pub(super) is_full: bool,
+}
+
+/// What memory follows with once a commit is durable.
+pub(super) struct Landing {
+    pub(super) appended: Vec<Waiting>,
+    pub(super) flights: Vec<(u64, After)>,
+    pub(super) intended: Vec<u64>,
+    pub(super) counts: Counts,
+    /// The counts after it.
+    pub(super) books: Books,
+    /// How many events it appended or settled.
+    pub(super) events: usize,
+    /// When its commit began.
+    pub(super) started: Instant,
+}
+
+impl Landing {
+    /// Whether an event is in flight no more when it is durable.
+    pub(super) fn ends(&self, seq: u64) -> bool {
+        self.flights.iter().any(|(ended, after)| *ended == seq && *after != After::Nothing)
+    }
+}
+
+impl Open {
+    /// Begins a transaction.
+    pub(super) fn begin(store: &mut Store, syncs: Syncs) -> Result<Self, Fault> {
+        store.sql.sync(syncs)?;
+        store.sql.begin()?;
+        store.newly_gated.clear();
+        store.landed.clear();
+        store.counts = Counts::default();
+        store.written_pending = 0;
+        Ok(Self { commands: Vec::new(), effects: Vec::new(), books: store.books, added: 0, is_full: false })
+    }
+
+    /// Writes the commands from place `from` on.
+    pub(super) fn apply(
+        &mut self,
+        store: &mut Store,
+        env: &mut Env,
+        from: usize,
+        abandoned: &[u64],
+    ) -> Result<(), Fault> {
+        let work = Work { commands: &self.commands[from..], abandoned, is_full: self.is_full };
+        store.apply(env, &work, &mut self.added, &mut self.effects)
+    }
+
+    /// Writes the counts, and commits.
+    pub(super) fn commit(&mut self, store: &mut Store, env: &mut Env) -> Result<(), Fault> {
+        store.forget(env, store.books.ledger.delivered - self.books.ledger.delivered)?;
+        store.books.mark = store.queue.mark();
+        store.sql.write_books(&store.books)?;
+        // Inside the transaction that costs no locks.
+        store.measure()?;
+        (env.seams.before_commit)().map_err(seam_error)?;
+        Ok(store.sql.commit()?)
+    }
+
+    /// Whether it appends and does nothing else, so that what waits longest stays the same.
+    pub(super) fn only_appends(&self, store: &Store) -> bool {
+        let is_append = |command| matches!(command, &Command::Append { .. });
+        store.written_pending == 0 && !self.commands.is_empty() && self.commands.iter().all(is_append)
+    }
+
+    /// Bytes that it adds to the WAL, about; rather more.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        2 * self.added + (8 + 3 * self.commands.len() as u64) * FRAME_BYTES
+    }
+
+    /// After the commit: what is told, and what memory follows with when that is durable.
+    pub(super) fn divide(self, store: &mut Store, started: Instant) -> (Landing, Vec<Answer>) {
+        store.queue.forget_pending(std::mem::take(&mut store.written_pending));
+        for user in std::mem::take(&mut store.newly_gated) {
+            store.queue.gated(&user);
+        }
+        store.landing.append(&mut store.landed);
+        let mut landing = Landing {
+            appended: Vec::new(),
+            flights: Vec::new(),
+            intended: Vec::new(),
+            counts: std::mem::take(&mut store.counts),
+            books: store.books,
+            events: self.commands.iter().map(events_of).sum(),
+            started,
+        };
+        let answers = self.commands.into_iter().zip(self.effects).filter_map(|(command, effect)| {
+            Some(match (command, effect) {
+                (Command::Append { reply, .. }, Effect::Appended { receipt, waiting }) => {
+                    landing.appended.extend(waiting);
+                    Answer::Append(reply, Ok(receipt))
+                }
+                (Command::Append { reply, .. }, Effect::Refused(error)) => Answer::Append(reply, Err(error)),
+                (Command::Intend { seq, reply, .. }, Effect::Intended(result)) => {
+                    landing.intended.extend(result.is_ok().then_some(seq));
+                    Answer::Intend(reply, result)
+                }
+                (Command::Settle { seq, reply, .. }, Effect::Settled { result, after }) => {
+                    landing.flights.push((seq, after));
+                    Answer::Settle(reply, result)
+                }
+                _ => return None,
+            })
+        });
+        let answers = answers.collect();
+        (landing, answers)
+    }
+}
+
+/// How many events a command appends or settles.
+fn events_of(command: &Command) -> usize {
+    match command {
+        Command::Append { batch, .. } => batch.events.len(),
+        _ => 1,
+    }
+}
+
+/// The bytes that a command appends, or about what it changes.
+pub(super) fn bytes_of(command: &Command) -> u64 {
+    match command {
+        Command::Append { batch, .. } => batch.events.iter().map(event_bytes).sum(),
+        _ => 256,
+    }
+}
+
+fn seam_error(error: std::io::Error) -> rusqlite::Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => rusqlite::ffi::SQLITE_FULL,
+        _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
+    };
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+}

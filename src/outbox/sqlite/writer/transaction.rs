@@ -181,7 +181,7 @@ impl Writer {
         let written = open.apply(store, &mut self.env, 0, abandoned).and_then(|()| {
             let slice = job.map(|job| store.decide(&self.env, job)).transpose()?;
             if was_recovering {
-                store.recover(&mut self.env)?;
+                store.recover(&self.env)?;
             }
             Ok(slice)
         });

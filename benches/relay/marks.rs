@@ -37,7 +37,8 @@ impl Marks {
     }
 
     fn add(&mut self, what: impl Into<String>, figure: Option<f64>, bound: Bound, unit: &'static str) {
-        self.0.push(Mark { what: what.into(), figure, bound, unit });
+        // What could not be measured is no figure: see `Usage::written_bytes`.
+        self.0.push(Mark { what: what.into(), figure: figure.filter(|figure| figure.is_finite()), bound, unit });
     }
 
     fn throughput(&mut self, results: &Results) {

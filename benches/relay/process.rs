@@ -206,7 +206,8 @@ fn usage(pid: &str) -> Usage {
         cpu_seconds: if nanoseconds / 1e9 + 0.02 < ticks / 100.0 { ticks / 100.0 } else { nanoseconds / 1e9 },
         resident_mib: number(&status, "VmRSS:") / 1024.0,
         peak_mib: number(&status, "VmHWM:") / 1024.0,
-        written_bytes: number(&read("io"), "write_bytes:"),
+        // The relay's own memory and files in /proc are private: only root sees what it writes.
+        written_bytes: Some(read("io")).filter(|io| !io.is_empty()).map_or(f64::NAN, |io| number(&io, "write_bytes:")),
         sleeps,
     }
 }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,8 +43,8 @@ pub(crate) fn serve(role: &str) {
             tokio::spawn(async move {
                 let service = service_fn(move |request| answer(request, simple.clone(), latency));
                 let mut server = hyper::server::conn::http1::Builder::new();
-                // A client that goes away is none of the bench's business.
-                drop(server.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await);
+                // No timer a request, as the relay has none. A client that goes away is none of the bench's business.
+                drop(server.header_read_timeout(None).serve_connection(TokioIo::new(stream), service).await);
             });
         }
     });

@@ -93,7 +93,8 @@ impl Shared {
         let compressed = is_gzip(head)?;
         let mut whole = body::read(body, max, self.settings.idle_timeout, &self.budget).await.map_err(unreadable)?;
         if compressed {
-            whole = body::gunzip(whole, max).await.map_err(unreadable)?;
+            // Boxed: it is rare, and its buffer would make every request's future too large for quick allocation.
+            whole = Box::pin(body::gunzip(whole, max)).await.map_err(unreadable)?;
         }
         self.metrics.ingest_bytes.inc_by(whole.bytes.len() as u64);
         Ok(whole)

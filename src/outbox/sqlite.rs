@@ -6,7 +6,7 @@
 //! | `writer` | the loop: take all, one transaction, answer, hand out; failure and opening anew |
 //! | `apply` | what a transaction writes for appends and settles |
 //! | `decide`, `erase` | the same for operators' decisions |
-//! | `hand_out`, `queue` | who is next |
+//! | `hand_out`, `queue`, `gates` | who is next |
 //! | `store` | opening: schema, upstream, what was cut off |
 //! | `recovery`, `wal` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
@@ -18,6 +18,7 @@ mod decide;
 mod env;
 mod erase;
 mod fault;
+mod gates;
 mod hand_out;
 mod inbox;
 mod offline;

@@ -269,10 +269,15 @@ impl Store {
 
     // --- lines behind gates
 
+    /// Whether a user has a gate.
+    pub(super) fn is_gated(&self, user: &UserId) -> Result<bool, Fault> {
+        Ok(self.books.gates > 0 && self.gates.may_hold(user) && self.sql.gate(user)?.is_some())
+    }
+
     /// Gates a user for `wait` from now, parking all of it that is only in memory. With `None` a gate
     /// that is there stays as it is, and a new one is due at once.
     pub(super) fn gate(&mut self, env: &Env, user: &UserId, wait: Option<Duration>) -> Result<(), Fault> {
-        let is_gated = self.books.gates > 0 && self.sql.gate(user)?.is_some();
+        let is_gated = self.is_gated(user)?;
         if is_gated && wait.is_none() {
             return Ok(());
         }
@@ -283,6 +288,7 @@ impl Store {
             return Ok(());
         }
         self.books.gates += 1;
+        self.gates.add(user);
         for seq in self.queue.unparked(user) {
             if !self.landed.contains(&seq) && !self.landing.contains(&seq) {
                 self.sql.park(user, seq)?;
@@ -294,7 +300,7 @@ impl Store {
 
     /// An event ended: the next one of its user is due, or the gate goes.
     pub(super) fn leave_line(&mut self, env: &Env, user: &UserId, seq: u64) -> Result<(), Fault> {
-        if self.books.gates == 0 || self.sql.gate(user)?.is_none() {
+        if !self.is_gated(user)? {
             return Ok(());
         }
         if !self.sql.unpark(user, seq)? {

@@ -122,7 +122,7 @@ impl Store {
 
     /// What is left of the user's line (accepted meanwhile) is due, or the gate goes.
     fn let_go_on(&mut self, env: &Env, user: &UserId) -> Result<(), Fault> {
-        if self.books.gates == 0 || self.sql.gate(user)?.is_none() {
+        if !self.is_gated(user)? {
             return Ok(());
         }
         if self.sql.first_parked(user)?.is_some() {

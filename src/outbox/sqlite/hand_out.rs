@@ -70,7 +70,7 @@ impl Store {
                 if let Some(waiting) = self.queue.take_of(&user) {
                     return Ok(Some(fresh(waiting)));
                 }
-                let is_due = self.books.gates > 0 && self.sql.gate(&user)?.is_some_and(|at| at <= due);
+                let is_due = self.is_gated(&user)? && self.sql.gate(&user)?.is_some_and(|at| at <= due);
                 if is_due
                     && !self.queue.is_flying(&user)
                     && let Some(flight) = self.first_behind(&user)?
@@ -167,7 +167,7 @@ impl Store {
 
     fn take_in(&mut self, waiting: Waiting) -> Result<(), Fault> {
         let user = &waiting.event.user;
-        if self.books.gates > 0 && self.sql.gate(user)?.is_some() {
+        if self.is_gated(user)? {
             self.queue.defer(Pending::Park(user.clone(), waiting.id.seq()));
         } else {
             self.queue.offer(waiting);

@@ -797,6 +797,11 @@ impl Sql {
         self.one("SELECT due_ms FROM gate WHERE user = ?", [user.as_str()], |row| row.get(0).map(timestamp))
     }
 
+    /// Users that have a gate, at most `limit`.
+    pub(super) fn gated_users(&self, limit: u64) -> Result<Vec<UserId>> {
+        self.all("SELECT user FROM gate LIMIT ?", [int(limit)], |row| Ok(UserId::new(&text(row.get_ref(0)?))))
+    }
+
     /// Gates a user, or moves the gate.
     pub(super) fn set_gate(&self, user: &UserId, gate: Gate) -> Result<()> {
         let sql = "INSERT INTO gate (user, due_ms, wait_ms) VALUES (?, ?, ?) \

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::fault::{Fault, OpenError};
+use super::gates::Gates;
 use super::place::Place;
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
@@ -34,6 +35,8 @@ pub(super) struct Store {
     pub(super) place: Place,
     pub(super) books: Books,
     pub(super) queue: Queue,
+    /// Who may have a gate.
+    pub(super) gates: Gates,
     pub(super) pace: Pace,
     /// Which opening this is; leases of another one are lost.
     pub(super) epoch: u64,
@@ -102,6 +105,7 @@ impl Store {
             sql,
             books,
             queue: Queue::starting_at(books.mark),
+            gates: Gates::default(),
             pace: Pace::starting(now, instant),
             epoch,
             recovery,
@@ -125,6 +129,7 @@ impl Store {
             result => result?,
         }
         store.measure()?;
+        store.look_at_gates()?;
         Ok(store)
     }
 
@@ -183,6 +188,14 @@ impl Store {
         self.counts.lost += lost;
         self.counts.report(&env.metrics);
         tracing::error!(event = "outbox_events_lost", lost, "the outbox lost events that it had stored");
+        Ok(())
+    }
+
+    /// Makes what memory knows of gates as short as the truth. Not while a transaction is open, which may be undone.
+    pub(super) fn look_at_gates(&mut self) -> Result<(), Fault> {
+        if self.gates.is_stale(self.books.gates) {
+            self.gates = Gates::of(self.sql.gated_users(Gates::ENOUGH)?);
+        }
         Ok(())
     }
 

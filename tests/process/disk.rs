@@ -1,20 +1,27 @@
 //! A disk that fails or fills while the relay runs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::load::{Book, event, write};
 use crate::relay::{PATIENCE, Relay, Setup};
 use crate::upstream::Upstream;
 
-/// Builds a library to preload, of `tests/support/<name>.c`.
+/// Builds a library to preload, of `tests/support/<name>.c`; once, as a relay that starts while it is written anew
+/// would go without it.
 pub(crate) fn preload_library(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.so", std::process::id()));
-    let source = format!("{}/tests/support/{name}.c", env!("CARGO_MANIFEST_DIR"));
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([&source, "-ldl"]);
-    assert!(compiler.status().expect("a C compiler").success());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.insert(library.clone()) {
+        let source = format!("{}/tests/support/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args([&source, "-ldl"]);
+        assert!(compiler.status().expect("a C compiler").success());
+    }
     library
 }
 

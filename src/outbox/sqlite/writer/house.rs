@@ -6,7 +6,7 @@ use super::Writer;
 use super::open::bytes_of;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::inbox::Command;
-use crate::outbox::sqlite::sql::FRAME_BYTES;
+use crate::outbox::sqlite::sql::{FRAME_BYTES, Syncs};
 
 /// The WAL stays under this, but for a single batch that is larger.
 const WAL_MAX_BYTES: u64 = 4 << 20;
@@ -68,6 +68,8 @@ impl Writer {
         self.has_chores = store.has_chores(&self.env)?;
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
+            // At most one transaction in the WAL is not synced: what is wrong before several is damage, no power cut.
+            store.sql.sync(Syncs::Itself)?;
             store.sql.vacuum(VACUUM_PAGES)?;
             // Each page that is given back is written, or one that takes its place.
             self.wal_growth = self.wal_growth.saturating_add(2 * VACUUM_PAGES * FRAME_BYTES);

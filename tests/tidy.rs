@@ -246,6 +246,7 @@ fn every_test_and_check_that_the_pages_name_is_there() {
 /// Tests of these files are what the promises were tried with: the page names each.
 const PROVING: &[&str] = &[
     "process/power",
+    "process/power/takeover",
     "process/kill",
     "process/crash",
     "process/disk",

@@ -7,6 +7,8 @@ mod check;
 mod disk;
 #[path = "power/log.rs"]
 mod log;
+#[path = "power/takeover.rs"]
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -165,10 +167,14 @@ fn cut_everywhere(recording: &Recording, random: &mut Rng, most: usize) -> Tried
     tried
 }
 
-fn cut(disk: &Disk, how: Cut, random: &mut Rng, upstream: &str, known: &Known, ever: &Known) -> Result<(), String> {
+/// Where trees are rebuilt: in memory, as their many small files are no disk's trial.
+fn place() -> &'static Path {
     let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
-    let dir = tempfile::tempdir_in(place).expect("a folder");
+    if memory.is_dir() { memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) }
+}
+
+fn cut(disk: &Disk, how: Cut, random: &mut Rng, upstream: &str, known: &Known, ever: &Known) -> Result<(), String> {
+    let dir = tempfile::tempdir_in(place()).expect("a folder");
     disk::write(&disk.cut(how, random), dir.path());
     check(&dir.path().join(OUTBOX), upstream, known, ever)
 }

@@ -1,6 +1,8 @@
 //! One bad caller never slows a good one: the good one gets all its answers while the bad ones are held.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::bodies::gzip;
 use super::support::{EVENT, Rig, settings};

@@ -40,7 +40,21 @@ impl Known {
 /// Opens what is left in `dir`, first only looking, then as a relay does. `ever`: all that will be known.
 pub(crate) fn check(dir: &Path, upstream: &str, known: &Known, ever: &Known) -> Result<(), String> {
     let ledger = look(dir, known, ever)?;
-    let settings = Settings {
+    let metrics: Arc<Metrics> = Arc::default();
+    let store = Sqlite::open(settings(dir, upstream), Arc::new(SystemClock), Arc::clone(&metrics));
+    let stats = store.map_err(|error| format!("does not open: {error}"))?.stats();
+    if stats.quarantined_files > 0 || metrics.outbox_errors.with(StoreError::Corrupt).get() > 0 {
+        return Err("a power cut passes for damage".to_owned());
+    }
+    if stats.ledger != ledger {
+        return Err(format!("the ledger changes by opening: {ledger:?} {:?}", stats.ledger));
+    }
+    check_keys(dir, known)
+}
+
+/// Those of a store that forgets nothing meanwhile.
+pub(crate) fn settings(dir: &Path, upstream: &str) -> Settings {
+    Settings {
         dir: dir.to_path_buf(),
         max_bytes: 1 << 30,
         max_events: 0,
@@ -53,17 +67,7 @@ pub(crate) fn check(dir: &Path, upstream: &str, known: &Known, ever: &Known) -> 
         key_max_bytes: 64 << 20,
         allow_network_fs: false,
         upstream: upstream.to_owned(),
-    };
-    let metrics: Arc<Metrics> = Arc::default();
-    let store = Sqlite::open(settings, Arc::new(SystemClock), Arc::clone(&metrics));
-    let stats = store.map_err(|error| format!("does not open: {error}"))?.stats();
-    if stats.quarantined_files > 0 || metrics.outbox_errors.with(StoreError::Corrupt).get() > 0 {
-        return Err("a power cut passes for damage".to_owned());
     }
-    if stats.ledger != ledger {
-        return Err(format!("the ledger changes by opening: {ledger:?} {:?}", stats.ledger));
-    }
-    check_keys(dir, known)
 }
 
 /// A batch that is posted again under its key is answered as it was.

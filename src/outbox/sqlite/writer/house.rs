@@ -69,6 +69,8 @@ impl Writer {
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
             // At most one transaction in the WAL is not synced: what is wrong before several is damage, no power cut.
+            self.land_synced(true)?;
+            let Some(store) = &mut self.store else { return Ok(()) };
             store.sql.sync(Syncs::Itself)?;
             store.sql.vacuum(VACUUM_PAGES)?;
             // Each page that is given back is written, or one that takes its place.

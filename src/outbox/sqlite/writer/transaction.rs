@@ -58,6 +58,11 @@ impl Writer {
         };
         let Some(store) = &mut self.store else { return Ok(()) };
         let wal = store.wal(&self.env.home)?;
+        // SQLite may have cut a WAL that had grown: from here on nobody does until it is synced.
+        if !store.place.is_kept(&self.env.home, &store.sql) {
+            self.unanswered = answers;
+            return self.land(Err(Fault::Gone));
+        }
         let commit = Commit { wal, place: store.place, home: self.env.home.clone() };
         self.publish();
         if self.shared.inbox.is_quiet() {

@@ -259,7 +259,9 @@ impl Writer {
     /// Writes what came: beside a sync under way if it may.
     fn write(&mut self, work: &mut Vec<Command>, abandoned: &[u64]) -> Result<(), Fault> {
         let bytes: u64 = work.iter().map(open::bytes_of).sum();
-        if self.is_plain(abandoned) && bytes <= house::LARGE_BATCH_BYTES && !(work.is_empty() && self.has_chores) {
+        // Every commit also forgets what is old; an idle store makes one for that.
+        let does_chores = work.is_empty() && self.has_chores && !self.is_busy;
+        if self.is_plain(abandoned) && bytes <= house::LARGE_BATCH_BYTES && !does_chores {
             self.gather(work)?;
             return self.push_on();
         }

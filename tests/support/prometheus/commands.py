@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 from world import ROOT, call, until
@@ -44,6 +45,14 @@ def dead_letter(relay):
     return ids[0]
 
 
+def lay_aside(relay, command):
+    """What a page names as moved aside lies there: a copy of the database, as if it had been damaged."""
+    outbox = relay.folder / "outbox"
+    for name in re.findall(r"outbox-\w+\.damaged\.db", command):
+        for companion in ["", "-wal"]:
+            shutil.copy(outbox / f"outbox.db{companion}", outbox / f"{name}{companion}")
+
+
 def run(relay, command):
     environment = relay.environment | {"PATH": f"{pathlib.Path(relay.binary).parent}:{os.environ['PATH']}"}
     shell = ["bash", "-euo", "pipefail", "-c", command]
@@ -66,6 +75,7 @@ def check(relay):
             stopped = True
         if not stopped:
             event = dead_letter(relay)
+        lay_aside(relay, command)
         try:
             run(relay, command.replace(" ID", f" {event}"))
         except AssertionError as error:

@@ -72,7 +72,8 @@ fn is_served(client: &Client) {
     assert_eq!(cello.arrivals().count(), 1);
 
     let upstream = Upstream::start();
-    let relay = Setup::new(&upstream.base_url()).start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
     let tap = Tap::before(relay.ingest);
     let through = run(client, interpreter, tap.address, "relay");
     assert_eq!(through, direct + OF_THE_RELAY);

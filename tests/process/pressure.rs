@@ -119,7 +119,8 @@ fn with_a_tenth_of_a_core_fifty_events_a_second_are_all_answered_and_the_relay_s
     let every = Duration::from_millis(20);
     let seconds = if crate::long() { 300 } else { 10 };
     let upstream = Upstream::start();
-    let relay = Setup::new(&upstream.base_url()).start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (ingest, ops, process) = (relay.ingest, relay.ops, relay.pid());
     let start = Instant::now();

@@ -155,7 +155,8 @@ fn the_log_level_changes_while_the_relay_runs_and_what_operators_order_is_logged
 
 #[test]
 fn changes_by_tcp_need_a_token_also_of_the_log_level() {
-    let relay = Setup::new(UNREACHABLE).start();
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
     let mut client = Client::connect(relay.admin).expect("the admin listener");
     let json = [("Content-Type", "application/json")];
     let refused = client.request("PUT", "/api/log-level", &json, r#"{"level":"trace"}"#).expect("an answer");

@@ -194,6 +194,12 @@ fn timestamp(value: i64) -> Timestamp {
     Timestamp::from_millis(value)
 }
 
+/// Rows that do not come in sequence: SQLite does not notice that, and whoever goes on behind the last one passes over
+/// others.
+fn out_of_order() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
+}
+
 impl Sql {
     /// Opens the file to read and write, making it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self> {
@@ -395,7 +401,11 @@ impl Sql {
         let (mut count, mut next) = (0, seq);
         while let Some(row) = rows.next()? {
             count += 1;
-            next = uint(row.get(0)?) + 1;
+            let found = uint(row.get(0)?);
+            if found < next {
+                return Err(out_of_order());
+            }
+            next = found + 1;
             let is_meant =
                 user.is_none_or(|user| row.get_ref(4).is_ok_and(|of| of.as_bytes() == Ok(user.as_str().as_bytes())));
             if is_meant && !each(Self::read_line(row)?) {
@@ -564,11 +574,15 @@ impl Sql {
     /// A slice of the dead letters, in sequence: of a user or of a reason, or of all.
     pub(super) fn dead_from(&self, seq: u64, limit: u64, filter: &Filter) -> Result<Vec<DeadRow>> {
         let (from, limit) = (int(seq), int(limit));
-        match (&filter.user, filter.reason) {
+        let rows = match (&filter.user, filter.reason) {
             (Some(user), _) => self.all(DEAD_OF_USER, params![from, limit, user.as_str()], Self::read_dead),
             (None, Some(reason)) => self.all(DEAD_OF_REASON, params![from, limit, reason.as_str()], Self::read_dead),
             (None, None) => self.all(DEAD, params![from, limit], Self::read_dead),
+        }?;
+        if rows.iter().zip(rows.iter().skip(1)).any(|(one, next)| one.id.seq() >= next.id.seq()) {
+            return Err(out_of_order());
         }
+        Ok(rows)
     }
 
     /// How SQLite finds what listings and decisions ask for, a line a step; for tests.

@@ -157,15 +157,16 @@ impl Store {
         Ok(())
     }
 
-    /// The WAL, to be synced. Opened but once: SQLite keeps the file as long as its connection is open.
+    /// The WAL, to be synced: opened but once, as SQLite keeps the file while its connection is open; looked at each
+    /// time, as SQLite may have cut one that had grown, and nobody does from here on until it is synced.
     pub(super) fn wal(&mut self, home: &Home) -> Result<Arc<File>, Fault> {
+        if !self.place.is_kept(home, &self.sql) {
+            return Err(Fault::Gone);
+        }
         if let Some(wal) = &self.wal {
             return Ok(Arc::clone(wal));
         }
-        let file = File::open(home.wal()).map_err(|_| Fault::Gone)?;
-        if !self.place.is_kept(home, &self.sql) || !self.place.is_wal(&file) {
-            return Err(Fault::Gone);
-        }
+        let file = File::open(home.wal()).ok().filter(|file| self.place.is_wal(file)).ok_or(Fault::Gone)?;
         Ok(Arc::clone(self.wal.insert(Arc::new(file))))
     }
 

@@ -57,27 +57,28 @@ impl Writer {
             result => result?,
         };
         let Some(store) = &mut self.store else { return Ok(()) };
-        let wal = store.wal(&self.env.home)?;
-        // SQLite may have cut a WAL that had grown: from here on nobody does until it is synced.
-        if !store.place.is_kept(&self.env.home, &store.sql) {
-            self.unanswered = answers;
-            return self.land(Err(Fault::Gone));
-        }
-        let commit = Commit { wal, place: store.place, home: self.env.home.clone() };
+        let commit = match store.wal(&self.env.home) {
+            Ok(wal) => Commit { wal, place: store.place, home: self.env.home.clone() },
+            Err(fault) => return self.give_up(fault, answers),
+        };
         self.publish();
-        if self.shared.inbox.is_quiet() {
-            // Nobody else waits: no other thread need be woken.
-            let durable = commit.make_durable();
-            if durable.is_err() {
-                self.unanswered = answers;
-                return self.land(durable);
-            }
-            self.land(durable)?;
-            answers.into_iter().for_each(Answer::give);
-        } else {
+        if !self.shared.inbox.is_quiet() {
             self.syncer.sync(&self.env, commit, answers);
+            return Ok(());
         }
+        // Nobody else waits: no other thread need be woken.
+        if let Err(fault) = commit.make_durable() {
+            return self.give_up(fault, answers);
+        }
+        self.land(Ok(()))?;
+        answers.into_iter().for_each(Answer::give);
         Ok(())
+    }
+
+    /// A commit that could not be synced: who waits for it is left without an answer once that can be seen.
+    fn give_up(&mut self, fault: Fault, answers: Vec<Answer>) -> Result<(), Fault> {
+        self.unanswered = answers;
+        self.land(Err(fault))
     }
 
     /// Ends the open transaction; nothing but its sync is left.
@@ -101,10 +102,7 @@ impl Writer {
         match self.syncer.result(waits) {
             None => Ok(()),
             Some(Ok(())) => self.land(Ok(())),
-            Some(Err((fault, answers))) => {
-                self.unanswered = answers;
-                self.land(Err(fault))
-            }
+            Some(Err((fault, answers))) => self.give_up(fault, answers),
         }
     }
 

@@ -229,6 +229,10 @@ impl Offline {
                 "the ledger says {undelivered} undelivered and {booked} dead; there are {events} and {dead}"
             ));
         }
+        let stranded = self.sql.stranded()?;
+        if stranded > 0 {
+            findings.push(format!("{stranded} events wait where no relay would find them"));
+        }
         Ok(findings)
     }
 }

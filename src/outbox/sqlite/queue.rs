@@ -262,11 +262,13 @@ impl Queue {
             || self.is_clogged()
     }
 
-    /// Every event below is parked (or ended): where an opening has to read from.
-    pub(super) fn mark(&self) -> u64 {
+    /// Every event below is parked (or ended): where an opening has to read from. Of what is to be written the first
+    /// `written` are in the same transaction as the mark.
+    pub(super) fn mark(&self, written: usize) -> u64 {
         let window = self.window.keys().next().copied();
         let flying = self.flights.iter().find(|(_, flight)| !flight.parked).map(|(seq, _)| *seq);
-        [window, flying].into_iter().flatten().fold(self.cursor, u64::min)
+        let unwritten = self.pending[written..].iter().map(Pending::seq).min();
+        [window, flying, unwritten].into_iter().flatten().fold(self.cursor, u64::min)
     }
 
     /// Sequences in flight, ascending, and how many of them failed before; without those that `left`.
@@ -355,11 +357,13 @@ mod tests {
         let mut queue = Queue::starting_at(9);
         [waiting("a", 5), waiting("b", 7)].into_iter().for_each(|waiting| queue.offer(waiting));
         assert_eq!(fly(&mut queue, false), Some(5));
-        assert_eq!(queue.mark(), 5);
+        assert_eq!(queue.mark(0), 5);
         queue.gated(&UserId::new("a"));
-        assert_eq!(queue.mark(), 7);
+        assert_eq!(queue.mark(0), 7);
         queue.gated(&UserId::new("b"));
-        assert_eq!(queue.mark(), 9);
+        assert_eq!(queue.mark(0), 9);
+        queue.defer(Pending::Park(UserId::new("a"), 8));
+        assert_eq!((queue.mark(0), queue.mark(1)), (8, 9), "it is passed with the transaction that parks it");
     }
 
     #[test]

@@ -1000,4 +1000,11 @@ impl Sql {
         let findings: Vec<String> = self.all("PRAGMA integrity_check(20)", [], |row| row.get(0))?;
         Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
     }
+
+    /// How many waiting events an opening does not read though they are not parked. There must be none.
+    pub(super) fn stranded(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM event WHERE seq < (SELECT mark FROM state) AND NOT EXISTS \
+                   (SELECT 1 FROM parked WHERE parked.user = event.user AND parked.seq = event.seq)";
+        Ok(self.one(sql, [], |row| row.get(0).map(uint))?.unwrap_or_default())
+    }
 }

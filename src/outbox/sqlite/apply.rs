@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::env::Env;
 use super::fault::Fault;
 use super::inbox::Command;
-use super::queue::{Flight, Pending, Waiting};
-use super::row::{Gate, KeyRow, Row, event_bytes};
+use super::queue::{Flight, Pending};
+use super::row::{Gate, KeyRow, event_bytes};
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
@@ -25,7 +25,7 @@ const TRIM: u64 = 256;
 
 /// What a command has come to, once committed.
 pub(super) enum Effect {
-    Appended { receipt: Receipt, waiting: Vec<Waiting> },
+    Appended(Receipt),
     Refused(AppendError),
     Intended(Result<(), SettleError>),
     Settled { result: Result<Settled, SettleError>, after: After },
@@ -120,19 +120,18 @@ impl Store {
         }
         *added += bytes;
         let (first_seq, salt) = (self.books.next_seq, (env.seams.salt)());
-        let (mut ids, mut waiting) = (Vec::with_capacity(batch.events.len()), Vec::with_capacity(batch.events.len()));
+        let mut ids = Vec::with_capacity(batch.events.len());
         for (seq, event) in (first_seq..).zip(&batch.events) {
-            let row = Row::new(EventId::new(now, seq, salt), event.clone());
-            self.sql.insert_event(&row)?;
-            ids.push(row.id());
-            waiting.push(Waiting { id: row.id(), event: row.event, again: false });
+            let id = EventId::new(now, seq, salt);
+            self.sql.insert_event(id, event)?;
+            ids.push(id);
         }
         self.books.next_seq += ids.len() as u64;
         self.books.ledger.accepted += ids.len() as u64;
         if let Some(key) = &batch.key {
             self.remember_key(env, key, first_seq, ids.len() as u64, salt, now)?;
         }
-        Ok(Effect::Appended { receipt: Receipt { ids, replayed: None }, waiting })
+        Ok(Effect::Appended(Receipt { ids, replayed: None }))
     }
 
     /// The first answer to a known key, or the refusal if it was used with another body.
@@ -146,8 +145,7 @@ impl Store {
         if !known.same_body {
             return Ok(Some(Effect::Refused(AppendError::KeyReused)));
         }
-        let receipt = Receipt { ids: known.ids(), replayed: Some(known.notes) };
-        Ok(Some(Effect::Appended { receipt, waiting: Vec::new() }))
+        Ok(Some(Effect::Appended(Receipt { ids: known.ids(), replayed: Some(known.notes) })))
     }
 
     fn remember_key(

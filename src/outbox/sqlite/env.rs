@@ -73,7 +73,6 @@ impl Env {
     /// Measures the volume, unless that was done lately.
     pub(super) fn measure(&mut self) {
         let now = self.clock.instant();
-        self.volume.wal_bytes = self.home.wal_bytes();
         if self.volume.measured.is_some_and(|at| now.saturating_duration_since(at) < MEASURE_EVERY) {
             return;
         }
@@ -81,6 +80,7 @@ impl Env {
         if let Ok(space) = self.home.space() {
             self.volume.space = space;
         }
+        self.volume.wal_bytes = self.home.wal_bytes();
         self.volume.reserve_bytes = self.home.reserve_bytes();
         self.volume.damaged_files = self.home.damaged_files();
     }

@@ -40,10 +40,24 @@ impl Place {
         if database.map(|(id, _)| id) != self.database || wal != self.wal {
             return false;
         }
-        // Only where it is shorter than before is SQLite asked whether that was its own doing.
+        self.is_whole(wal_bytes, sql)
+    }
+
+    /// Whether the WAL, which is open as `wal`, has all that SQLite wrote to it.
+    pub(super) fn holds_all(&mut self, wal: &fs::File, sql: &Sql) -> bool {
+        wal.metadata().map_or(true, |meta| self.is_whole(meta.len(), sql))
+    }
+
+    /// Only where it is shorter than before is SQLite asked whether that was its own doing.
+    fn is_whole(&mut self, wal_bytes: u64, sql: &Sql) -> bool {
         let is_whole = wal_bytes >= self.wal_bytes || wal_bytes >= needed(sql);
         self.wal_bytes = wal_bytes;
         is_whole
+    }
+
+    /// How long the WAL was when it was looked at last.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        self.wal_bytes
     }
 
     /// The same without SQLite's word: while nobody cuts the WAL on purpose.

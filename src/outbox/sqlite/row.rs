@@ -24,45 +24,36 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// A row for a new event, checksum and all.
-    pub(super) fn new(id: EventId, event: Event) -> Self {
-        let (seq, salt, accepted_at) = (id.seq(), id.salt(), id.accepted_at());
-        let mut row = Self { seq, salt, accepted_at, event, again: false, crc: 0 };
-        row.crc = row.checksum();
-        row
-    }
-
     pub(super) fn id(&self) -> EventId {
         EventId::new(self.accepted_at, self.seq, self.salt)
     }
 
     /// Whether the row is what was stored.
     pub(super) fn is_intact(&self) -> bool {
-        self.crc == self.checksum()
-    }
-
-    /// CRC-32C over everything that is delivered or ordered by. Lengths are part of it, so that bytes
-    /// cannot move from one field to the next. The trigger is not: it only labels metrics, and a newer
-    /// release may have written one that has no name here.
-    fn checksum(&self) -> u32 {
-        let event = &self.event;
-        let trace = event.trace.as_deref();
-        let lengths = [event.user.as_str().len(), trace.map_or(usize::MAX, str::len), event.body.len()];
-        let mut crc = crc32c::crc32c(&self.seq.to_le_bytes());
-        crc = crc32c::crc32c_append(crc, &self.salt.to_le_bytes());
-        crc = crc32c::crc32c_append(crc, &self.accepted_at.as_millis().to_le_bytes());
-        for length in lengths {
-            crc = crc32c::crc32c_append(crc, &(length as u64).to_le_bytes());
-        }
-        crc = crc32c::crc32c_append(crc, event.user.as_str().as_bytes());
-        crc = crc32c::crc32c_append(crc, trace.unwrap_or_default().as_bytes());
-        crc32c::crc32c_append(crc, &event.body)
+        self.crc == checksum(self.seq, self.salt, self.accepted_at, &self.event)
     }
 
     /// What it takes on disk, about.
     pub(super) fn bytes(&self) -> u64 {
         event_bytes(&self.event)
     }
+}
+
+/// CRC-32C over everything that is delivered or ordered by. Lengths are part of it, so that bytes cannot move from one
+/// field to the next. The trigger is not: it only labels metrics, and a newer release may have written one that has no
+/// name here.
+pub(super) fn checksum(seq: u64, salt: u32, accepted_at: Timestamp, event: &Event) -> u32 {
+    let trace = event.trace.as_deref();
+    let lengths = [event.user.as_str().len(), trace.map_or(usize::MAX, str::len), event.body.len()];
+    let mut crc = crc32c::crc32c(&seq.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, &salt.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, &accepted_at.as_millis().to_le_bytes());
+    for length in lengths {
+        crc = crc32c::crc32c_append(crc, &(length as u64).to_le_bytes());
+    }
+    crc = crc32c::crc32c_append(crc, event.user.as_str().as_bytes());
+    crc = crc32c::crc32c_append(crc, trace.unwrap_or_default().as_bytes());
+    crc32c::crc32c_append(crc, &event.body)
 }
 
 /// What an event takes on disk, about.
@@ -245,7 +236,9 @@ mod tests {
             body: Bytes::from_static(b"cd"),
             trace: Some("ef".into()),
         };
-        Row::new(EventId::new(Timestamp::from_millis(5), 7, 9), event)
+        let (seq, salt, accepted_at) = (7, 9, Timestamp::from_millis(5));
+        let crc = checksum(seq, salt, accepted_at, &event);
+        Row { seq, salt, accepted_at, event, again: false, crc }
     }
 
     #[test]

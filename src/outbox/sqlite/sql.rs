@@ -13,7 +13,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, params};
 
-use super::row::{Books, DeadRow, DoneRow, Gate, KeyRow, KeyText, LineRow, ProgressRow, Row, Table, WholeDead};
+use super::row::{
+    Books, DeadRow, DoneRow, Gate, KeyRow, KeyText, LineRow, ProgressRow, Row, Table, WholeDead, checksum,
+};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{ATTEMPTS_KEPT, Attempt, DeadGroup, Filter, Key, Ledger, Progress};
@@ -354,25 +356,24 @@ impl Sql {
 
     // --- events that wait
 
-    /// Stores an event.
-    pub(super) fn insert_event(&self, row: &Row) -> Result<()> {
+    /// Stores a new event.
+    pub(super) fn insert_event(&self, id: EventId, event: &Event) -> Result<()> {
         let sql = "INSERT INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        self.insert_event_as(sql, row).map(drop)
+                   VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?)";
+        let (seq, salt, at, trigger) = (id.seq(), id.salt(), id.accepted_at(), event.trigger.code());
+        let (user, trace, crc) = (event.user.as_str(), event.trace.as_deref(), checksum(seq, salt, at, event));
+        self.run(sql, params![int(seq), salt, at.as_millis(), trigger, user, trace, crc, &event.body[..]])
     }
 
     /// Stores an event unless its sequence is taken; says whether it did.
     pub(super) fn restore_event(&self, row: &Row) -> Result<bool> {
         let sql = "INSERT OR IGNORE INTO event (seq, salt, accepted_ms, trigger, again, user, trace, crc, body) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        Ok(self.insert_event_as(sql, row)? > 0)
-    }
-
-    fn insert_event_as(&self, sql: &str, row: &Row) -> Result<u64> {
         let event = &row.event;
         let (accepted, trigger) = (row.accepted_at.as_millis(), event.trigger.code());
         let (user, trace, body) = (event.user.as_str(), event.trace.as_deref(), &event.body[..]);
-        self.changed(sql, params![int(row.seq), row.salt, accepted, trigger, row.again, user, trace, row.crc, body])
+        let values = params![int(row.seq), row.salt, accepted, trigger, row.again, user, trace, row.crc, body];
+        Ok(self.changed(sql, values)? > 0)
     }
 
     fn read_event(row: &rusqlite::Row<'_>) -> Result<Row> {

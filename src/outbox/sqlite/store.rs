@@ -160,14 +160,14 @@ impl Store {
     /// The WAL, to be synced: opened but once, as SQLite keeps the file while its connection is open; looked at each
     /// time, as SQLite may have cut one that had grown, and nobody does from here on until it is synced.
     pub(super) fn wal(&mut self, home: &Home) -> Result<Arc<File>, Fault> {
-        if !self.place.is_kept(home, &self.sql) {
-            return Err(Fault::Gone);
-        }
-        if let Some(wal) = &self.wal {
-            return Ok(Arc::clone(wal));
-        }
-        let file = File::open(home.wal()).ok().filter(|file| self.place.is_wal(file)).ok_or(Fault::Gone)?;
-        Ok(Arc::clone(self.wal.insert(Arc::new(file))))
+        let wal = match &self.wal {
+            Some(wal) => Arc::clone(wal),
+            None => {
+                let file = File::open(home.wal()).ok().filter(|file| self.place.is_wal(file)).ok_or(Fault::Gone)?;
+                Arc::clone(self.wal.insert(Arc::new(file)))
+            }
+        };
+        if self.place.holds_all(&wal, &self.sql) { Ok(wal) } else { Err(Fault::Gone) }
     }
 
     /// Books as lost what the file does not know of, though callers were answered; `known`: the counts by which they

@@ -276,7 +276,9 @@ impl Writer {
     fn look_around(&mut self) {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let Some(store) = &mut self.store else { return };
-        if !store.place.is_kept(&self.env.home, &store.sql) {
+        let is_kept = store.place.is_kept(&self.env.home, &store.sql);
+        self.env.volume.wal_bytes = store.place.wal_bytes();
+        if !is_kept {
             self.fail(&Fault::Gone);
         } else if self.shared.damaged.load(Ordering::Acquire) == generation {
             self.fail(&Fault::Damaged(rusqlite::Error::SqliteFailure(

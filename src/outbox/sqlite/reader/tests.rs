@@ -1,4 +1,3 @@
-use super::super::row::Row;
 use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES, PASS};
 use super::*;
 use crate::clock::Timestamp;
@@ -26,7 +25,7 @@ fn a_delivery_looks_at_one_dead_letter_of_its_user_however_many_there_are() {
             let id = EventId::new(Timestamp::from_millis(1), 2 * dead, 0);
             let body = bytes::Bytes::from_static(b"{}");
             let event = Event { user: user.clone(), trigger: Trigger::None, body, trace: None };
-            sql.insert_event(&Row::new(id, event)).expect("inserts");
+            sql.insert_event(id, &event).expect("inserts");
             sql.bury(2 * dead, Timestamp::from_millis(2), Reason::Http422, 1).expect("buries");
         }
         sql.commit().expect("commits");

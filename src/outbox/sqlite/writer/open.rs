@@ -109,8 +109,11 @@ impl Open {
         };
         let answers = self.commands.into_iter().zip(self.effects).filter_map(|(command, effect)| {
             Some(match (command, effect) {
-                (Command::Append { reply, .. }, Effect::Appended { receipt, waiting }) => {
-                    landing.appended.extend(waiting);
+                (Command::Append { batch, reply, .. }, Effect::Appended(receipt)) => {
+                    // What is answered again was stored before.
+                    let stored = batch.events.into_iter().filter(|_| receipt.replayed.is_none());
+                    let ids = receipt.ids.iter().copied();
+                    landing.appended.extend(ids.zip(stored).map(|(id, event)| Waiting { id, event, again: false }));
                     Answer::Append(reply, Ok(receipt))
                 }
                 (Command::Append { reply, .. }, Effect::Refused(error)) => Answer::Append(reply, Err(error)),

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -21,17 +22,26 @@ use crate::outbox::sqlite::place::Place;
 use crate::outbox::sqlite::shared::Shared;
 use crate::outbox::sqlite::volume::Home;
 
+/// A sync that takes no longer is the writer's own: another thread's waking and answers cost about as much, and on few
+/// processors they are in the way of those who would use the time. In microseconds.
+const WORTH_A_THREAD_US: u64 = 400;
+
 /// A commit to be made durable.
 pub(super) struct Commit {
     pub(super) wal: Arc<File>,
     pub(super) place: Place,
     pub(super) home: Home,
+    /// See [`Syncer::took`].
+    pub(super) took: Arc<AtomicU64>,
 }
 
 impl Commit {
     /// Returns when the commit is on stable storage, in files that a later start finds.
     pub(super) fn make_durable(&self) -> Result<(), Fault> {
+        // On these threads that is real time, whatever clock the store has.
+        let started = Instant::now();
         self.wal.sync_data().map_err(|error| sync_fault(&error))?;
+        self.took.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         if self.place.is_untouched(&self.home) { Ok(()) } else { Err(Fault::Gone) }
     }
 }
@@ -61,6 +71,8 @@ pub(super) struct Syncer {
     thread: Option<JoinHandle<()>>,
     /// Since when it syncs.
     since: Option<Instant>,
+    /// Microseconds that the last sync took, whoever did it.
+    pub(super) took: Arc<AtomicU64>,
 }
 
 impl Syncer {
@@ -84,7 +96,12 @@ impl Syncer {
             }
         };
         let thread = Builder::new().name("outbox-syncer".to_owned()).spawn(run)?;
-        Ok(Self { jobs: Some(jobs), results, thread: Some(thread), since: None })
+        Ok(Self { jobs: Some(jobs), results, thread: Some(thread), since: None, took: Arc::default() })
+    }
+
+    /// Whether the disk is so slow that the writer has better things to do meanwhile.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.took.load(Ordering::Relaxed) > WORTH_A_THREAD_US
     }
 
     /// Syncs a commit and answers those who wait for it; without an answer they know that it may be lost.

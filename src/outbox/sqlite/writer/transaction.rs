@@ -9,6 +9,8 @@
 //! processor work at the same time and a sync is shared by all who came during the last one. What is
 //! rare (decisions, recovery, large batches) has the file to itself.
 
+use std::sync::Arc;
+
 use super::open::Open;
 use super::syncer::Commit;
 use super::{Answer, Writer};
@@ -58,15 +60,17 @@ impl Writer {
         };
         let Some(store) = &mut self.store else { return Ok(()) };
         let commit = match store.wal(&self.env.home) {
-            Ok(wal) => Commit { wal, place: store.place, home: self.env.home.clone() },
+            Ok(wal) => {
+                let took = Arc::clone(&self.syncer.took);
+                Commit { wal, place: store.place, home: self.env.home.clone(), took }
+            }
             Err(fault) => return self.give_up(fault, answers),
         };
         self.publish();
-        if !self.shared.inbox.is_quiet() {
+        if self.syncer.is_worth_it() && !self.shared.inbox.is_quiet() {
             self.syncer.sync(&self.env, commit, answers);
             return Ok(());
         }
-        // Nobody else waits: no other thread need be woken.
         if let Err(fault) = commit.make_durable() {
             return self.give_up(fault, answers);
         }

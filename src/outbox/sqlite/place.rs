@@ -3,9 +3,8 @@
 //! finds what was written. The same goes for a WAL that is cut in place. So nobody is answered before names and
 //! length were looked at once more.
 
-use std::fs;
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::sql::{FRAME_BYTES, Sql, WAL_HEAD_BYTES};
@@ -44,8 +43,8 @@ impl Place {
     }
 
     /// Whether the WAL, which is open as `wal`, has all that SQLite wrote to it.
-    pub(super) fn holds_all(&mut self, wal: &fs::File, sql: &Sql) -> bool {
-        wal.metadata().map_or(true, |meta| self.is_whole(meta.len(), sql))
+    pub(super) fn holds_all(&mut self, wal: &File, sql: &Sql) -> bool {
+        seen::file(wal).map_or(true, |(_, length)| self.is_whole(length, sql))
     }
 
     /// Only where it is shorter than before is SQLite asked whether that was its own doing.
@@ -68,8 +67,8 @@ impl Place {
     }
 
     /// Whether that open file is the WAL.
-    pub(super) fn is_wal(&self, file: &fs::File) -> bool {
-        file.metadata().is_ok_and(|meta| self.wal == Some((meta.dev(), meta.ino())))
+    pub(super) fn is_wal(&self, file: &File) -> bool {
+        seen::file(file).is_ok_and(|(id, _)| self.wal == Some(id))
     }
 }
 
@@ -81,10 +80,59 @@ fn needed(sql: &Sql) -> u64 {
 
 /// What has that name, and its length.
 fn look(path: &Path) -> std::io::Result<Option<(FileId, u64)>> {
-    match fs::metadata(path) {
-        Ok(meta) => Ok(Some(((meta.dev(), meta.ino()), meta.len()))),
+    match seen::path(path) {
+        Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Identity and length, and no times: whoever is told a file's times makes the kernel give its next change a time of its
+/// own (Linux 6.13), and that time is written with each sync of the data, which nearly doubles what the sync takes.
+mod seen {
+    use std::fs::Metadata;
+    use std::io::Result;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{File, FileId, Path};
+
+    pub(super) fn path(path: &Path) -> Result<(FileId, u64)> {
+        #[cfg(target_os = "linux")]
+        if let Ok(found) = linux::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty()) {
+            return Ok(found);
+        }
+        path.metadata().map(|found| of(&found))
+    }
+
+    pub(super) fn file(file: &File) -> Result<(FileId, u64)> {
+        #[cfg(target_os = "linux")]
+        if let Ok(found) = linux::statx(file, "", rustix::fs::AtFlags::EMPTY_PATH) {
+            return Ok(found);
+        }
+        file.metadata().map(|found| of(&found))
+    }
+
+    fn of(found: &Metadata) -> (FileId, u64) {
+        ((found.dev(), found.ino()), found.len())
+    }
+
+    /// Some sandboxes do not know the call.
+    #[cfg(target_os = "linux")]
+    mod linux {
+        use std::os::fd::AsFd;
+
+        use rustix::fs::{AtFlags, StatxFlags, makedev};
+
+        use super::FileId;
+
+        pub(super) fn statx(
+            dir: impl AsFd,
+            path: impl rustix::path::Arg,
+            flags: AtFlags,
+        ) -> rustix::io::Result<(FileId, u64)> {
+            let found = rustix::fs::statx(dir, path, flags, StatxFlags::INO | StatxFlags::SIZE)?;
+            Ok(((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino), found.stx_size))
+        }
     }
 }
 
@@ -97,6 +145,8 @@ pub(super) struct Orphan {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -108,7 +158,7 @@ mod tests {
             fs::write(home.database(), b"").unwrap();
         };
         make();
-        let _open = fs::File::open(home.database()).unwrap();
+        let _open = File::open(home.database()).unwrap();
         let mut place = Place::of(&home);
         let sql = Sql::open(&dir.path().join("other")).unwrap();
         let mut is_kept = || place.is_kept(&home, &sql);

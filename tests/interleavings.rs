@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use cache::Kept;
 use flight::{Flights, Landed, wait};
-use inbox::{Command, GATHER, Inbox, Wanted, answer};
+use inbox::{Command, GATHER, Inbox, LINGER_FOR, Wanted, answer};
 use lease::{Lease, Returns};
 use target::Target;
 
@@ -149,7 +149,7 @@ fn in_every_order(model: impl Fn() + Send + Sync + Copy + 'static) {
 }
 
 /// What an idle writer waits for; no test lasts so long.
-const IDLE: Wanted = Wanted { commands: 1, gathers: true, within: Duration::from_secs(3600) };
+const IDLE: Wanted = Wanted { commands: 1, company: LINGER_FOR, within: Duration::from_secs(3600) };
 
 type Reply = oneshot::Receiver<Result<(), SettleError>>;
 
@@ -300,7 +300,7 @@ fn a_delivery_waits_for_company_but_not_for_ever() {
 fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
     in_every_order(|| {
         let start = sync::Instant::now();
-        let (inbox, writer) = with_writer_that_wants(Wanted { gathers: false, ..IDLE });
+        let (inbox, writer) = with_writer_that_wants(Wanted { company: Duration::ZERO, ..IDLE });
         let callers = three(&inbox, |inbox, number| {
             let (command, answer) = delivery(number);
             assert!(inbox.push(command).is_ok());

@@ -70,11 +70,11 @@ impl Env {
         self.orphans.last().filter(|orphan| orphan.name.is_none())
     }
 
-    /// Measures the volume, unless that was done lately.
-    pub(super) fn measure(&mut self) {
+    /// Measures the volume, unless that was done lately; says whether it did.
+    pub(super) fn measure(&mut self) -> bool {
         let now = self.clock.instant();
         if self.volume.measured.is_some_and(|at| now.saturating_duration_since(at) < MEASURE_EVERY) {
-            return;
+            return false;
         }
         self.volume.measured = Some(now);
         if let Ok(space) = self.home.space() {
@@ -83,6 +83,7 @@ impl Env {
         self.volume.wal_bytes = self.home.wal_bytes();
         self.volume.reserve_bytes = self.home.reserve_bytes();
         self.volume.damaged_files = self.home.damaged_files();
+        true
     }
 
     /// The disk is full: gives up the reserve and refuses appends for a while; says whether there was

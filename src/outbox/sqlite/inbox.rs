@@ -1,7 +1,8 @@
 //! The way from async callers to the writer's thread: a list that the writer takes as a whole.
 //!
 //! Deliveries wait there a moment for company, so that a page from which several events go is written
-//! once; nobody waits for them but the same users' next events.
+//! once; nobody waits for them but the same users' next events. Where there is none, they wait somewhat longer
+//! for whatever comes next, and go with its commit.
 //!
 //! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
 //! and callers there are. Its tests are in `tests/interleavings.rs`.
@@ -24,16 +25,18 @@ const ROOM_KIB: u32 = 2048;
 
 /// Deliveries are taken when there are so many …
 pub(super) const GATHER: usize = 48;
-/// … or the first has waited so long.
-const GATHER_FOR: Duration = Duration::from_millis(2);
+/// … or the first has waited so long and something else comes, or a user's next event waits …
+pub(super) const GATHER_FOR: Duration = Duration::from_millis(2);
+/// … or so long in any case: what was delivered and is not recorded when the process is killed goes out again.
+pub(super) const LINGER_FOR: Duration = Duration::from_millis(15);
 
 /// What the writer waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     /// So many commands that are no deliveries.
     pub(super) commands: usize,
-    /// Deliveries wait for company.
-    pub(super) gathers: bool,
+    /// Deliveries wait so long for company.
+    pub(super) company: Duration,
     /// It looks around at the latest after so long.
     pub(super) within: Duration,
 }
@@ -134,18 +137,21 @@ struct State {
 impl State {
     /// Whether the writer has a reason to go on.
     fn has(&self, wanted: Wanted) -> bool {
-        self.nudged || self.end == End::Abandoned || self.commands.len() >= wanted.commands || self.is_ripe(wanted)
+        self.nudged
+            || self.end == End::Abandoned
+            || self.commands.len() >= wanted.commands
+            || self.are_ripe(wanted.company)
     }
 
     /// Whether deliveries have waited long enough.
-    fn is_ripe(&self, wanted: Wanted) -> bool {
-        let is_late = || self.gathering.is_some_and(|since| since.elapsed() >= GATHER_FOR);
-        !self.deliveries.is_empty() && (!wanted.gathers || self.deliveries.len() >= GATHER || is_late())
+    fn are_ripe(&self, company: Duration) -> bool {
+        let are_late = || company.is_zero() || self.gathering.is_some_and(|since| since.elapsed() >= company);
+        !self.deliveries.is_empty() && (self.deliveries.len() >= GATHER || are_late())
     }
 
     /// How long until there is a reason to look again.
-    fn patience(&self, until: Instant) -> Duration {
-        let ripe = self.gathering.map(|since| since + GATHER_FOR);
+    fn patience(&self, wanted: Wanted, until: Instant) -> Duration {
+        let ripe = self.gathering.map(|since| since + wanted.company);
         ripe.map_or(until, |ripe| ripe.min(until)).saturating_duration_since(Instant::now())
     }
 }
@@ -260,7 +266,7 @@ impl Inbox {
         if !wanted.within.is_zero() {
             let until = Instant::now() + wanted.within;
             while !state.has(wanted) {
-                let patience = state.patience(until);
+                let patience = state.patience(wanted, until);
                 if patience.is_zero() && Instant::now() >= until {
                     break;
                 }
@@ -270,8 +276,10 @@ impl Inbox {
             }
         }
         state.nudged = false;
+        // A commit that is due anyway takes them along.
+        let company = if state.commands.is_empty() { wanted.company } else { wanted.company.min(GATHER_FOR) };
         into.append(&mut state.commands);
-        if state.is_ripe(wanted) {
+        if state.are_ripe(company) {
             into.append(&mut state.deliveries);
             state.gathering = None;
         }

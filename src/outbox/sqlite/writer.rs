@@ -23,7 +23,7 @@ use super::decide::Job;
 use super::env::Env;
 use super::fault::Fault;
 use super::hand_out::Round;
-use super::inbox::{Command, Decided, Wanted, answer};
+use super::inbox::{Command, Decided, GATHER_FOR, LINGER_FOR, Wanted, answer};
 use super::shared::Shared;
 use super::store::Store;
 use super::volume::Lock;
@@ -177,9 +177,15 @@ impl Writer {
         let is_syncing = self.syncer.since().is_some();
         let store = self.store.as_ref();
         let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
-        let gathers = !is_urgent && self.jobs.is_empty() && self.closing.is_empty();
-        let commands = if is_syncing && gathers { WORTH_WAKING } else { 1 };
-        Wanted { commands, gathers, within: self.patience() }
+        let company =
+            match store {
+                Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
+                    if store.someone_waits() { GATHER_FOR } else { LINGER_FOR }
+                }
+                _ => Duration::ZERO,
+            };
+        let commands = if is_syncing && !company.is_zero() { WORTH_WAKING } else { 1 };
+        Wanted { commands, company, within: self.patience() }
     }
 
     /// How long there is nothing to do unless someone asks.
@@ -232,8 +238,11 @@ impl Writer {
         if self.store.is_none() && self.env.clock.instant() >= self.reopen.at {
             self.reopen();
         }
-        self.env.measure();
-        self.look_around();
+        let is_time = self.env.measure();
+        // Who only wants events need not wait for that.
+        if is_time || !work.is_empty() || self.claims.is_empty() {
+            self.look_around();
+        }
         let abandoned = self.take_returns();
         if self.store.is_some() {
             let outcome =

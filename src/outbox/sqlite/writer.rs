@@ -1,7 +1,7 @@
 //! The one thread that owns the file: take all commands, one transaction, answer, hand out.
 //!
-//! While one batch is synced (by a thread of its own) the next transaction takes what comes, so the rate
-//! of events does not hang on the rate of syncs. Nobody is answered before the sync returned.
+//! While one batch is synced on a slow disk (by a thread of its own) the next transaction takes what comes, so
+//! the rate of events does not hang on the rate of syncs. Nobody is answered before the sync returned.
 
 mod answer;
 mod failure;

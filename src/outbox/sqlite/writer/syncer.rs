@@ -1,10 +1,9 @@
-//! The thread that syncs a commit while the writer fills the next one.
+//! Makes commits durable: at once, or on a slow disk in a thread while the writer fills the next one.
 //!
 //! SQLite syncs a commit inside `COMMIT`, with nothing else going on meanwhile. Here it only writes (in
-//! `synchronous=NORMAL`), and the WAL is synced by this thread (or by the writer, when nobody else waits)
-//! before anyone is answered: a 2xx still means synced. A transaction that is not synced when the power
-//! goes is rolled back by the WAL's checksums, as is one that SQLite was syncing itself. Checkpoints sync
-//! WAL and database as ever.
+//! `synchronous=NORMAL`), and the WAL is synced from here before anyone is answered: a 2xx still means
+//! synced. A transaction that is not synced when the power goes is rolled back by the WAL's checksums, as
+//! is one that SQLite was syncing itself. Checkpoints sync WAL and database as ever.
 
 use std::fs::File;
 use std::io;

@@ -5,9 +5,9 @@
 //! gather ─▶ open ─commit▶ syncing ─synced▶ landed
 //! ```
 //!
-//! While one batch is synced the next transaction is open and takes what comes, so that the disk and the
-//! processor work at the same time and a sync is shared by all who came during the last one. What is
-//! rare (decisions, recovery, large batches) has the file to itself.
+//! While one batch is synced on a slow disk the next transaction is open and takes what comes, so that the disk
+//! and the processor work at the same time. Either way a sync is shared by all who came during the last one.
+//! What is rare (decisions, recovery, large batches) has the file to itself.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use cache::Kept;
 use flight::{Flights, Landed, wait};
-use inbox::{Command, GATHER, Inbox, LINGER_FOR, Wanted, answer};
+use inbox::{Command, GATHER, GATHER_FOR, Inbox, LINGER_FOR, Wanted, answer};
 use lease::{Lease, Returns};
 use target::Target;
 
@@ -65,6 +65,11 @@ mod sync {
         pub(crate) fn saturating_duration_since(&self, earlier: Self) -> Duration {
             self.0.saturating_sub(earlier.0)
         }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(time: Duration) {
+        NOW.set(NOW.get() + time);
     }
 
     impl Add<Duration> for Instant {
@@ -319,6 +324,37 @@ fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
         assert_eq!(commands.len(), answers.len());
     };
     shuttle::check_random(many, 1);
+}
+
+#[test]
+fn a_delivery_goes_along_with_a_commit_that_is_due_anyway_and_waits_longer_where_there_is_none() {
+    let model = || {
+        let inbox = Inbox::new();
+        let bring = |command: Command| assert!(inbox.push(command).is_ok());
+        let take = |company: Duration| {
+            let mut commands = Vec::new();
+            inbox.take(Wanted { company, within: Duration::ZERO, ..IDLE }, &mut commands);
+            let number = |command: &Command| match command {
+                Command::Settle { seq, .. } | Command::Intend { seq, .. } => *seq,
+                _ => unreachable!("nobody asks for that here"),
+            };
+            commands.iter().map(number).collect::<Vec<_>>()
+        };
+        bring(delivery(1).0);
+        bring(numbered(2).0);
+        assert_eq!(take(LINGER_FOR), [2], "it has just come");
+        sync::pass(GATHER_FOR);
+        assert!(take(LINGER_FOR).is_empty(), "it would have a commit of its own");
+        bring(numbered(3).0);
+        assert_eq!(take(LINGER_FOR), [3, 1]);
+        bring(delivery(4).0);
+        sync::pass(GATHER_FOR);
+        assert_eq!(take(GATHER_FOR), [4], "the user's next event waits");
+        bring(delivery(5).0);
+        sync::pass(LINGER_FOR);
+        assert_eq!(take(LINGER_FOR), [5]);
+    };
+    shuttle::check_random(model, 1);
 }
 
 #[test]

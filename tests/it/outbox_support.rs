@@ -138,7 +138,10 @@ impl Fixture {
             Some(kind) => Err(kind.into()),
             None => Ok(()),
         };
-        let seams = Seams { first_seq: Some(1), salt: Box::new(|| 0), before_commit: Box::new(before_commit) };
+        // Here syncs have their thread wherever they may, elsewhere only on a slow disk.
+        let worth_a_thread = Duration::ZERO;
+        let before_commit = Box::new(before_commit);
+        let seams = Seams { first_seq: Some(1), salt: Box::new(|| 0), before_commit, worth_a_thread };
         Sqlite::open_with(self.settings.clone(), Arc::clone(&self.clock), Arc::clone(&self.metrics), seams)
     }
 

@@ -23,6 +23,10 @@ const SPARE_FOR_RESERVE: u64 = 4 << 20;
 /// About what a remembered delivered event takes.
 const DONE_BYTES: u64 = 48;
 
+/// A sync that is quicker is the writer's own: another thread's waking and answers cost about as much, and on few
+/// processors they are in the way of those who would use the time.
+const WORTH_A_THREAD: Duration = Duration::from_micros(400);
+
 /// Where randomness and failures come from, so that tests own them.
 pub struct Seams {
     /// The first sequence number of a new file; random if `None`.
@@ -31,12 +35,15 @@ pub struct Seams {
     pub salt: Box<dyn FnMut() -> u32 + Send>,
     /// Called before each commit; an error stands for one of the disk.
     pub before_commit: Box<dyn FnMut() -> std::io::Result<()> + Send>,
+    /// After a sync that took so long, the next one has a thread of its own, if somebody waits for the writer.
+    pub worth_a_thread: Duration,
 }
 
 impl Default for Seams {
     fn default() -> Self {
         let salt = || fastrand::u32(0..=crate::event::EventId::MAX_SALT);
-        Self { first_seq: None, salt: Box::new(salt), before_commit: Box::new(|| Ok(())) }
+        let before_commit = Box::new(|| Ok(()));
+        Self { first_seq: None, salt: Box::new(salt), before_commit, worth_a_thread: WORTH_A_THREAD }
     }
 }
 

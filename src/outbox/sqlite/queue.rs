@@ -339,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_blocked_while_one_of_its_user_is_before_it() {
+        let mut queue = Queue::starting_at(4);
+        [waiting("a", 1), waiting("b", 2)].into_iter().for_each(|waiting| queue.offer(waiting));
+        assert!(!queue.has_blocked());
+        assert_eq!(fly(&mut queue, false), Some(1));
+        assert!(!queue.has_blocked(), "nobody waits for what is in flight");
+        queue.offer(waiting("a", 3));
+        assert!(queue.has_blocked());
+        queue.land(1);
+        assert!(!queue.has_blocked());
+    }
+
+    #[test]
     fn a_released_event_goes_before_its_users_next() {
         let mut queue = Queue::starting_at(3);
         [waiting("a", 1), waiting("a", 2)].into_iter().for_each(|waiting| queue.offer(waiting));

@@ -21,10 +21,6 @@ use crate::outbox::sqlite::place::Place;
 use crate::outbox::sqlite::shared::Shared;
 use crate::outbox::sqlite::volume::Home;
 
-/// A sync that takes no longer is the writer's own: another thread's waking and answers cost about as much, and on few
-/// processors they are in the way of those who would use the time. In microseconds.
-const WORTH_A_THREAD_US: u64 = 400;
-
 /// A commit to be made durable.
 pub(super) struct Commit {
     pub(super) wal: Arc<File>,
@@ -99,8 +95,8 @@ impl Syncer {
     }
 
     /// Whether the disk is so slow that the writer has better things to do meanwhile.
-    pub(super) fn is_worth_it(&self) -> bool {
-        self.took.load(Ordering::Relaxed) > WORTH_A_THREAD_US
+    pub(super) fn is_worth_it(&self, env: &Env) -> bool {
+        u128::from(self.took.load(Ordering::Relaxed)) >= env.seams.worth_a_thread.as_micros()
     }
 
     /// Syncs a commit and answers those who wait for it; without an answer they know that it may be lost.

@@ -67,7 +67,7 @@ impl Writer {
             Err(fault) => return self.give_up(fault, answers),
         };
         self.publish();
-        if self.syncer.is_worth_it() && !self.shared.inbox.is_quiet() {
+        if self.syncer.is_worth_it(&self.env) && !self.shared.inbox.is_quiet() {
             self.syncer.sync(&self.env, commit, answers);
             return Ok(());
         }

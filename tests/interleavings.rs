@@ -348,6 +348,8 @@ fn a_delivery_goes_along_with_a_commit_that_is_due_anyway_and_waits_longer_where
         bring(numbered(3).0);
         assert_eq!(take(LINGER_FOR), [3, 1]);
         bring(delivery(4).0);
+        bring(numbered(6).0);
+        assert_eq!(take(LINGER_FOR), [6], "the wait of the next one begins anew");
         sync::pass(GATHER_FOR);
         assert_eq!(take(GATHER_FOR), [4], "the user's next event waits");
         bring(delivery(5).0);

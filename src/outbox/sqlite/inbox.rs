@@ -145,7 +145,7 @@ impl State {
 
     /// Whether deliveries have waited long enough.
     fn are_ripe(&self, company: Duration) -> bool {
-        let are_late = || company.is_zero() || self.gathering.is_some_and(|since| since.elapsed() >= company);
+        let are_late = || self.gathering.is_some_and(|since| since.elapsed() >= company);
         !self.deliveries.is_empty() && (self.deliveries.len() >= GATHER || are_late())
     }
 

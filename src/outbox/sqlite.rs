@@ -94,6 +94,30 @@ pub struct Settings {
     pub upstream: String,
 }
 
+/// Longer than anything is remembered.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl Settings {
+    /// Of a store that refuses nothing for want of room and forgets nothing, wherever it is.
+    #[must_use]
+    pub fn keeping_all(dir: &Path, upstream: &str) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            max_bytes: u64::MAX / 4,
+            max_events: 0,
+            min_free_bytes: 0,
+            reserve: 0,
+            remember: FOR_EVER,
+            remember_max: u64::MAX / 4,
+            dead_max_age: None,
+            key_remember: FOR_EVER,
+            key_max_bytes: u64::MAX / 4,
+            allow_network_fs: true,
+            upstream: upstream.to_owned(),
+        }
+    }
+}
+
 /// An erasure waits so long for what is in flight: a whole request and its settle.
 const LANDING: Duration = Duration::from_secs(30);
 /// It looks so often whether it has landed.

@@ -53,14 +53,20 @@ fn assert_fits(schema: &str, instance: &Value) {
     assert!(errors.is_empty(), "{errors:#?} in {instance:#}");
 }
 
-#[test]
-fn an_order_that_is_not_understood_word_for_word_changes_nothing() {
+/// A relay whose one event Cello has refused for good.
+fn with_a_dead_letter() -> (Upstream, Setup, Relay) {
     let upstream = Upstream::start();
     upstream.fault(r#"[{"path":"/events","status":400,"message":"no"}]"#);
     let setup = Setup::new(&upstream.base_url());
     let relay = setup.start();
     assert_eq!(post(&relay, &event("u", 1)), 200);
     wait_until(&setup, "dead", |status| status["ledger"]["dead"] == 1);
+    (upstream, setup, relay)
+}
+
+#[test]
+fn an_order_that_is_not_understood_word_for_word_changes_nothing() {
+    let (_upstream, setup, _relay) = with_a_dead_letter();
     for (name, body) in [
         ("discard", r#"{"filter":{},"dry_run":"true"}"#),
         ("discard", r#"{"filter":{},"dryRun":true}"#),
@@ -85,12 +91,7 @@ fn an_order_that_is_not_understood_word_for_word_changes_nothing() {
 
 #[test]
 fn a_query_parameter_that_a_call_does_not_know_is_refused_and_nothing_is_done() {
-    let upstream = Upstream::start();
-    upstream.fault(r#"[{"path":"/events","status":400,"message":"no"}]"#);
-    let setup = Setup::new(&upstream.base_url());
-    let relay = setup.start();
-    assert_eq!(post(&relay, &event("u", 1)), 200);
-    wait_until(&setup, "dead", |status| status["ledger"]["dead"] == 1);
+    let (_upstream, setup, _relay) = with_a_dead_letter();
     let mut client = Client::socket(&setup.socket()).expect("the control socket");
     let listed = client.get("/api/events?limit=1").expect("an answer").json();
     let id = listed["events"][0]["id"].as_str().expect("an id").to_owned();

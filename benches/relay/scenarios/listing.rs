@@ -70,20 +70,7 @@ pub(super) fn run(bench: &mut Bench) {
 fn fill() -> (Arc<TempDir>, EventId) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let dir = folder();
-    let settings = Settings {
-        dir: dir.path().to_path_buf(),
-        max_bytes: 20 << 30,
-        max_events: 0,
-        min_free_bytes: 0,
-        reserve: 0,
-        remember: Duration::from_secs(3600),
-        remember_max: 100_000,
-        dead_max_age: None,
-        key_remember: Duration::from_secs(86_400),
-        key_max_bytes: 64 << 20,
-        allow_network_fs: true,
-        upstream: UNREACHABLE.to_owned(),
-    };
+    let settings = Settings::keeping_all(dir.path(), UNREACHABLE);
     let deep = runtime.block_on(async {
         let store = Sqlite::open(settings, Arc::new(SystemClock), Arc::default()).expect("an outbox");
         for first in (0..DEAD).step_by(BATCH) {

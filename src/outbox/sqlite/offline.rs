@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
@@ -237,9 +236,6 @@ impl Offline {
     }
 }
 
-/// Longer than anything is remembered.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 /// Erases a person from a stopped relay's outbox in `dir`, as [`DeadLetters::erase`] does in a running one.
 ///
 /// # Errors
@@ -250,21 +246,7 @@ pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError
     let upstream = stopped.upstream()?.unwrap_or_default();
     drop(stopped);
     // Nothing is forgotten on this occasion but the person.
-    let settings = Settings {
-        dir: dir.to_path_buf(),
-        max_bytes: u64::MAX / 4,
-        max_events: 0,
-        min_free_bytes: 0,
-        reserve: 0,
-        remember: FOR_EVER,
-        remember_max: u64::MAX / 4,
-        dead_max_age: None,
-        key_remember: FOR_EVER,
-        key_max_bytes: u64::MAX / 4,
-        allow_network_fs: true,
-        upstream,
-    };
-    let outbox = Sqlite::open(settings, Arc::new(SystemClock), Arc::default())?;
+    let outbox = Sqlite::open(Settings::keeping_all(dir, &upstream), Arc::new(SystemClock), Arc::default())?;
     let erased = outbox.erase(user).await.map_err(io);
     outbox.close().await;
     erased

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cello_relay::clock::SystemClock;
 use cello_relay::event::EventId;
@@ -42,7 +42,8 @@ impl Known {
 pub(crate) fn check(dir: &Path, upstream: &str, known: &Known, ever: &Known) -> Result<(), String> {
     let ledger = look(dir, known, ever)?;
     let metrics: Arc<Metrics> = Arc::default();
-    let store = unlocked(|| Sqlite::open(settings(dir, upstream), Arc::new(SystemClock), Arc::clone(&metrics)));
+    let store =
+        unlocked(|| Sqlite::open(Settings::keeping_all(dir, upstream), Arc::new(SystemClock), Arc::clone(&metrics)));
     let stats = store.map_err(|error| format!("does not open: {error}"))?.stats();
     if stats.quarantined_files > 0 || metrics.outbox_errors.with(StoreError::Corrupt).get() > 0 {
         return Err("a power cut passes for damage".to_owned());
@@ -62,24 +63,6 @@ fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> 
             Err(OpenError::Locked { .. }) if Instant::now() < give_up_at => std::thread::yield_now(),
             opened => return opened,
         }
-    }
-}
-
-/// Those of a store that forgets nothing meanwhile.
-pub(crate) fn settings(dir: &Path, upstream: &str) -> Settings {
-    Settings {
-        dir: dir.to_path_buf(),
-        max_bytes: 1 << 30,
-        max_events: 0,
-        min_free_bytes: 0,
-        reserve: 0,
-        remember: Duration::from_secs(3600),
-        remember_max: 100_000,
-        dead_max_age: None,
-        key_remember: Duration::from_secs(86_400),
-        key_max_bytes: 64 << 20,
-        allow_network_fs: false,
-        upstream: upstream.to_owned(),
     }
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use cello_relay::clock::SystemClock;
 use cello_relay::event::EventId;
-use cello_relay::outbox::sqlite::Sqlite;
+use cello_relay::outbox::sqlite::{Settings, Sqlite};
 use cello_relay::outbox::{Ledger, Outbox, Outcome, Want};
 use fastrand::Rng;
 
-use super::check::settings;
 use super::disk::{Cut, Disk, write};
 use super::log::{Record, parse};
 use super::{OUTBOX, place, record_library};
@@ -64,7 +63,8 @@ fn record(setup: &mut Setup, volume: &Path, life: impl FnOnce(&Setup, &mut Relay
 
 /// Opens what a cut has left as a relay does, and delivers all of it; what was sent, and the ledger at the end.
 async fn work_through(dir: &Path, upstream: &str) -> (BTreeSet<EventId>, Ledger) {
-    let store = Sqlite::open(settings(dir, upstream), Arc::new(SystemClock), Arc::default()).expect("it opens");
+    let store =
+        Sqlite::open(Settings::keeping_all(dir, upstream), Arc::new(SystemClock), Arc::default()).expect("it opens");
     store.ignore_backoff(true);
     let mut sent = BTreeSet::new();
     while store.stats().ledger.undelivered() > 0 {

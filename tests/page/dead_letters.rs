@@ -130,6 +130,30 @@ fn discard_is_asked_twice_and_the_token_once_for_both() {
 }
 
 #[test]
+fn what_is_discarded_is_what_the_listing_shows_now() {
+    let Some(browser) = Browser::start() else { return };
+    let upstream = Upstream::start();
+    let (_setup, relay) = with_token(&upstream);
+    refused(&upstream, &relay, &["poisoned"], 2);
+    upstream.fault(r#"[{"path":"/events","status":422}]"#);
+    assert_eq!(relay.client().post("/events", &event("other", 1)).expect("an answer").status, 200);
+    browser.open(relay.admin);
+    browser.until_says("#groups", "http_422");
+    for (reason, count) in [("http_400", 2), ("http_422", 1)] {
+        browser.click("#by-state option[value=dead]");
+        browser.click(&format!("#by-reason option[value={reason}]"));
+        browser.until(&format!("document.querySelectorAll('#listing tbody tr').length === {count}"));
+    }
+    browser.click("[data-key='Discard all of these…']");
+    give_token(&browser, TOKEN);
+    browser.until_says("#ask-title", "Discard 1 dead letter for good?");
+    browser.until_says("#ask", "all dead letters for http_422");
+    browser.click("#ask .danger");
+    browser.until_says("#word", "1 event discarded.");
+    browser.until_says("#groups td.number", "2");
+}
+
+#[test]
 fn personal_data_is_shown_when_asked_for_and_never_becomes_markup() {
     let Some(browser) = Browser::start() else { return };
     let upstream = Upstream::start();

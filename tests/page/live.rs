@@ -53,6 +53,24 @@ fn the_page_follows_the_relay_without_an_error_or_an_outside_request() {
     assert!(outside.is_empty(), "{outside:?}");
 }
 
+/// Else the click of whoever presses just then would be lost.
+#[test]
+fn a_button_stays_the_same_one_while_the_page_is_refreshed_around_it() {
+    let Some(browser) = Browser::start() else { return };
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    crate::dead_letters::refused(&upstream, &relay, &["poisoned"], 1);
+    browser.open(relay.admin);
+    browser.until_says("#groups", "http_400");
+    browser.value("window.pressed = document.querySelector(\"[data-key='discard http_400']\")");
+    browser.value("window.told = document.querySelector('#groups').textContent");
+    browser.until("document.querySelector('#groups').textContent !== told");
+    crate::dead_letters::refused(&upstream, &relay, &["another"], 1);
+    browser.until_says("#groups td.number", "2");
+    assert_eq!(browser.value("pressed.isConnected"), true);
+}
+
 #[test]
 fn a_relay_that_is_gone_is_told_with_its_last_state_and_comes_back_by_itself() {
     let Some(browser) = Browser::start() else { return };

@@ -17,10 +17,6 @@ use std::time::Duration;
 const LOOKED_AT: u64 = 4096;
 /// Events erased, or keys looked at, in one transaction.
 const SLICE: u64 = 256;
-/// Free pages given back in a step; each step is a commit.
-const PAGES: u64 = 256;
-/// Steps before the rest is left to the next idle moment: 4 GiB of free pages.
-const MAX_STEPS: u32 = 4096;
 
 /// How far an erasure is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,19 +146,5 @@ impl Store {
         slice.next = last.map_or(from, |last| last as u64 + 1);
         slice.decided.erased.keys = count;
         Ok(slice)
-    }
-
-    /// Gives free pages back and, when there are none, empties the WAL; says whether there is no more to do:
-    /// `Some(true)` if nothing is left of what was deleted.
-    pub(super) fn scrub(&mut self, step: u32) -> Result<Option<bool>, Fault> {
-        self.measure()?;
-        if self.free_pages > 0 {
-            self.sql.vacuum(PAGES)?;
-            self.measure()?;
-        }
-        if self.free_pages == 0 && self.sql.checkpoint_and_truncate()? {
-            return Ok(Some(true));
-        }
-        Ok((step >= MAX_STEPS).then_some(false))
     }
 }

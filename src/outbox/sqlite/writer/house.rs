@@ -22,8 +22,8 @@ const CHORES_EVERY: Duration = Duration::from_secs(5);
 const CHORES_GO_ON: Duration = Duration::from_millis(20);
 /// Free pages that a busy store keeps for the next appends.
 const SPARE_PAGES: u64 = 256;
-/// Free pages that are given back in a step; each step is a commit.
-const VACUUM_PAGES: u64 = 64;
+/// Free pages that are given back in a step, so few that an append beside it hardly waits: 3 MiB a second.
+const VACUUM_PAGES: u64 = 16;
 
 impl Writer {
     /// A batch that would make the WAL too large waits for a checkpoint.
@@ -68,14 +68,7 @@ impl Writer {
         self.has_chores = store.has_chores(&self.env)?;
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
-            // At most one transaction in the WAL is not synced: what is wrong before several is damage, no power cut.
-            self.land_synced(true)?;
-            let Some(store) = &mut self.store else { return Ok(()) };
-            store.sql.sync(Syncs::Itself)?;
-            store.sql.vacuum(VACUUM_PAGES)?;
-            // Each page that is given back is written, or one that takes its place.
-            self.wal_growth = self.wal_growth.saturating_add(2 * VACUUM_PAGES * FRAME_BYTES);
-            store.measure()?;
+            self.give_back(VACUUM_PAGES)?;
         }
         let goes_on = vacuums || self.has_chores;
         if is_idle && !goes_on && self.is_stirred {
@@ -84,6 +77,18 @@ impl Writer {
         self.chores_at = now + if goes_on { CHORES_GO_ON } else { CHORES_EVERY };
         self.env.restore_reserve();
         Ok(())
+    }
+
+    /// Gives up to `pages` free pages back to the volume, as one commit.
+    pub(super) fn give_back(&mut self, pages: u64) -> Result<(), Fault> {
+        // At most one transaction in the WAL is not synced: what is wrong before several is damage, no power cut.
+        self.land_synced(true)?;
+        let Some(store) = &mut self.store else { return Ok(()) };
+        store.sql.sync(Syncs::Itself)?;
+        store.sql.vacuum(pages)?;
+        // Each page that is given back is written, or one that takes its place.
+        self.wal_growth = self.wal_growth.saturating_add(2 * pages * FRAME_BYTES);
+        store.measure()
     }
 
     /// An idle store holds no trace of events that ended: free pages are gone, and so is the WAL.

@@ -8,6 +8,11 @@ use crate::outbox::sqlite::decide::Job;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::inbox::{Decided, Decision};
 
+/// Free pages given back in a step.
+const PAGES: u64 = 64;
+/// Steps before the rest is left to the next idle moment: 4 GiB of free pages.
+const MAX_STEPS: u32 = 1 << 14;
+
 /// An erasure whose rows are gone.
 pub(super) struct Scrub {
     decided: Decided,
@@ -24,11 +29,20 @@ impl Writer {
         }
     }
 
-    /// One step for the first erasure that waits for it.
+    /// One step for the first erasure that waits for it: gives free pages back and, when there are none, empties the WAL.
     pub(super) fn scrub(&mut self) -> Result<(), Fault> {
         let (Some(store), Some(scrub)) = (&mut self.store, self.scrubs.front_mut()) else { return Ok(()) };
         scrub.step += 1;
-        let Some(is_overwritten) = store.scrub(scrub.step)? else { return Ok(()) };
+        let is_last = scrub.step >= MAX_STEPS;
+        store.measure()?;
+        if store.free_pages > 0 {
+            self.give_back(PAGES)?;
+        }
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let is_overwritten = store.free_pages == 0 && store.sql.checkpoint_and_truncate()?;
+        if !is_overwritten && !is_last {
+            return Ok(());
+        }
         store.sql.overwrite_all(false)?;
         let Some(Scrub { mut decided, reply, .. }) = self.scrubs.pop_front() else { return Ok(()) };
         decided.erased.is_overwritten = is_overwritten;

@@ -11,7 +11,7 @@ WORKDIR /build
 
 # Static: glibc 2.34 and newer bring the readers of /etc/hosts and resolv.conf in the library itself, so that names
 # resolve without any file of its own; search domains and ndots hold as everywhere.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
 # Dependencies first, behind a program that does nothing: a layer that lasts until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./

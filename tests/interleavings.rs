@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use cello_relay::outbox::{AppendError, Batch, Outcome, Receipt, SettleError, Settled};
+use cello_relay::outbox::{AppendError, Batch, Outcome, Receipt, SettleError, Settled, Want};
 use shuttle::future::{block_on, yield_now};
 use shuttle::thread;
 use tokio::sync::oneshot;
@@ -154,7 +154,7 @@ fn in_every_order(model: impl Fn() + Send + Sync + Copy + 'static) {
 }
 
 /// What an idle writer waits for; no test lasts so long.
-const IDLE: Wanted = Wanted { commands: 1, company: LINGER_FOR, within: Duration::from_secs(3600) };
+const IDLE: Wanted = Wanted { commands: 1, claims: true, company: LINGER_FOR, within: Duration::from_secs(3600) };
 
 type Reply = oneshot::Receiver<Result<(), SettleError>>;
 
@@ -376,6 +376,28 @@ fn a_writer_that_syncs_is_woken_for_several_commands_or_by_a_nudge() {
         }
         inbox.abandon();
         writer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_claim_that_would_get_nothing_wakes_nobody_and_is_taken_with_what_comes_next() {
+    in_every_order(|| {
+        let inbox = Arc::new(Inbox::new());
+        let brings = Arc::clone(&inbox);
+        let caller = thread::spawn(move || {
+            let (reply, _) = oneshot::channel();
+            assert!(brings.push(Command::Claim { want: Want { max: 1, rotate: false }, reply }).is_ok());
+            assert!(brings.push(numbered(1).0).is_ok());
+        });
+        let mut commands = Vec::new();
+        inbox.take(Wanted { claims: false, ..IDLE }, &mut commands);
+        assert!(matches!(commands[..], [Command::Intend { .. }, Command::Claim { .. }]), "both at once");
+        caller.join().expect("no panic");
+        // One that might get something is reason enough.
+        let (reply, _) = oneshot::channel();
+        assert!(inbox.push(Command::Claim { want: Want { max: 1, rotate: false }, reply }).is_ok());
+        inbox.take(IDLE, &mut commands);
+        assert_eq!(commands.len(), 3);
     });
 }
 

@@ -120,6 +120,11 @@ impl Store {
         self.queue.cursor < self.durable.next_seq && self.queue.has_room() && !self.queue.is_urgent()
     }
 
+    /// Whether a claim might get something, now or when a gate is due.
+    pub(super) fn can_hand_out(&self) -> bool {
+        self.books.gates > 0 || self.queue.has_free() || self.can_read()
+    }
+
     /// Whether a user's next event may wait for a delivery to be recorded.
     pub(super) fn someone_waits(&self) -> bool {
         self.books.gates > 0 || self.queue.has_blocked()

@@ -35,6 +35,8 @@ pub(super) const LINGER_FOR: Duration = Duration::from_millis(15);
 pub(super) struct Wanted {
     /// So many commands that are no deliveries.
     pub(super) commands: usize,
+    /// Claims count as commands, as one might get something; else they wait until there is another reason.
+    pub(super) claims: bool,
     /// Deliveries wait so long for company.
     pub(super) company: Duration,
     /// It looks around at the latest after so long.
@@ -124,6 +126,7 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct State {
     commands: Vec<Command>,
+    claims: Vec<Command>,
     deliveries: Vec<Command>,
     /// Since when the first delivery waits for company. Real time, as is the wait for commands.
     gathering: Option<Instant>,
@@ -137,9 +140,10 @@ struct State {
 impl State {
     /// Whether the writer has a reason to go on.
     fn has(&self, wanted: Wanted) -> bool {
+        let claims = if wanted.claims { self.claims.len() } else { 0 };
         self.nudged
             || self.end == End::Abandoned
-            || self.commands.len() >= wanted.commands
+            || self.commands.len() + claims >= wanted.commands
             || self.are_ripe(wanted.company)
     }
 
@@ -207,6 +211,10 @@ impl Inbox {
                 state.deliveries.push(command);
                 state.gathering.is_none()
             }
+            Command::Claim { .. } => {
+                state.claims.push(command);
+                false
+            }
             _ => {
                 state.commands.push(command);
                 false
@@ -237,7 +245,8 @@ impl Inbox {
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         state.end = End::Abandoned;
-        let unanswered = (std::mem::take(&mut state.commands), std::mem::take(&mut state.deliveries));
+        let State { commands, claims, deliveries, .. } = &mut *state;
+        let unanswered = [commands, claims, deliveries].map(std::mem::take);
         drop(state);
         drop(unanswered);
         self.room.close();
@@ -279,6 +288,7 @@ impl Inbox {
         // A commit that is due anyway takes them along.
         let company = if state.commands.is_empty() { wanted.company } else { wanted.company.min(GATHER_FOR) };
         into.append(&mut state.commands);
+        into.append(&mut state.claims);
         if state.are_ripe(company) {
             into.append(&mut state.deliveries);
             state.gathering = None;

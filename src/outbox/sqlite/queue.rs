@@ -94,6 +94,11 @@ impl Queue {
         blocked > WINDOW_EVENTS / 2 || (self.free.is_empty() && self.window_bytes >= WINDOW_BYTES / 2)
     }
 
+    /// Whether an event in the window waits for nothing but a claim.
+    pub(super) fn has_free(&self) -> bool {
+        !self.free.is_empty() || !self.released.is_empty()
+    }
+
     /// Whether an event in the window waits behind one in flight.
     pub(super) fn has_blocked(&self) -> bool {
         self.window.len() > self.free.len()

@@ -185,7 +185,8 @@ impl Writer {
                 _ => Duration::ZERO,
             };
         let commands = if is_syncing && !company.is_zero() { WORTH_WAKING } else { 1 };
-        Wanted { commands, company, within: self.patience() }
+        let claims = is_urgent || store.is_some_and(Store::can_hand_out);
+        Wanted { commands, claims, company, within: self.patience() }
     }
 
     /// How long there is nothing to do unless someone asks.

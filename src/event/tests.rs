@@ -192,6 +192,12 @@ fn what_is_odd_is_warned_about_by_kind_refused_when_strict_and_passed_when_off()
         (event("", "{}"), Warning::Timestamp),
         (event("", r#"{"event":{"timestamp":"05.10.2022"}}"#), Warning::Timestamp),
         (event("", r#"{"event":{"timestamp":"2022-13-05 14:14:34"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-13-05T14:14:34Z"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14Z"}}"#), Warning::Timestamp),
+        (
+            event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34.123456789Z[America/Argentina/Ushuaia]"}}"#),
+            Warning::Timestamp,
+        ),
         (event(r#","price":1,"currency":"EUR""#, &dated(r#","trigger":"invoice-paid""#)), Warning::Invoice),
         (event("", r#"{"event":{"timestamp":"2022-10-05 14:14:34"},"newUser":{"id":"v"}}"#), Warning::UserMismatch),
         (event("", &subscription(r#""seatsUsed":1.5"#)), Warning::FieldType),
@@ -232,6 +238,14 @@ fn a_misspelt_trigger_is_quoted_only_to_its_sender() {
     let fault = r#"context.event.trigger is unknown, did you mean "new-signup"?"#;
     assert_eq!(faults(&body, Checks::Strict), [fault]);
     assert_eq!(checked(&body).event.trigger, Trigger::Other);
+}
+
+#[test]
+fn of_a_currency_with_spaces_around_it_the_one_that_is_meant_is_told() {
+    let told = "payload.currency: not an ISO 4217 code, did you mean \"EUR\"?".to_owned();
+    assert_eq!(warnings(&event(r#","currency":" eur""#, DATED)), [(Warning::Currency, told)]);
+    let (_, told) = &warnings(&event(r#","currency":"EURO""#, DATED))[0];
+    assert_eq!(told, "payload.currency: not an ISO 4217 code");
 }
 
 #[test]

@@ -144,6 +144,8 @@ fn nesting_is_followed_to_128_and_brackets_in_strings_do_not_count() {
     checked(&nested(126));
     assert!(malformed(nested(127).as_bytes()).starts_with("is nested deeper than 128 at line 1 column "));
     checked(&event("", &format!(r#"{{"a":"\"{}"}}"#, "[".repeat(500))));
+    let hidden = format!(r#"{{"a":{}"{}",{}"#, "[".repeat(100), "]".repeat(100), "[".repeat(100));
+    assert!(malformed(event("", &hidden).as_bytes()).starts_with("is nested deeper than 128 at line 1 column "));
     malformed(event(&format!(r#","x":{}"#, "[".repeat(100_000)), "{}").as_bytes());
 }
 

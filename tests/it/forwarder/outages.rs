@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cello_relay::cello::{Access, Judgement};
 use cello_relay::clock::Timestamp;
+use cello_relay::forwarder::Settings;
 use cello_relay::outbox::{Flow, Outbox as _};
 use cello_relay::reason::Reason;
 
@@ -34,6 +35,20 @@ async fn one_event_that_always_gets_403_is_retried_alone_while_all_others_are_de
     assert!(world.outbox.dead().is_empty());
     world.post_users(0, 1);
     world.delivered(1_001).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_403_of_one_user_holds_nobody_who_waits_with_them() {
+    // With one send at a time nothing is in flight that would end a hold at once.
+    let one = Settings { concurrency: 1, ..settings() };
+    let world = World::with(one, 0, |call| status(if call.user == "stuck" { 403 } else { 200 }));
+    world.cello.set_latency(Duration::ZERO);
+    world.post_users(0, 50);
+    world.outbox.post("stuck");
+    world.post_users(50, 50);
+    world.delivered(100).await;
+    let slowest = world.cello.calls().last().map(|call| call.at);
+    assert!(slowest < Some(SECOND), "{slowest:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -226,6 +226,16 @@ fn missing_keys_leave_the_token_in_use_and_are_taken_up_when_they_are_back() {
 }
 
 #[test]
+fn refused_keys_that_then_are_missing_are_not_waited_for() {
+    let mut bench = Bench::new();
+    bench.ask();
+    bench.refuse();
+    assert!(bench.waits().is_some());
+    bench.machine.credentials(None);
+    assert_eq!((bench.machine.standing(), bench.waits()), (Standing::Missing, None));
+}
+
+#[test]
 fn a_401_forgets_the_token_and_asks_at_once_and_only_once() {
     let mut bench = Bench::with_token();
     assert_eq!(bench.reject(1), Rejected::Forgotten);

@@ -80,6 +80,14 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
+    /// They are read from outside.
+    #[test]
+    fn the_names_stay() {
+        use TokenState::{Ageing, BackingOff, Expired, None, Refused, Valid};
+        let names = [None, Valid, Ageing, Expired, Refused, BackingOff].map(TokenState::as_str);
+        assert_eq!(names, ["none", "valid", "ageing", "expired", "refused", "backing_off"]);
+    }
+
     #[test]
     fn each_standing_has_its_word() {
         let held = TokenStatus {

@@ -91,6 +91,7 @@ async fn a_lone_failing_event_is_never_given_up() {
     assert!(world.outbox.dead().is_empty());
     let (attempts, strikes) = world.outbox.burned(lone);
     assert!(attempts > 1_000 && strikes == 0, "{attempts} {strikes}");
+    assert_eq!(world.metrics.delivery_retries.with(Reason::Http5xx).get(), world.cello.calls().len() as u64);
     world.cello.answer(|_| status(200));
     world.delivered(1).await;
 }

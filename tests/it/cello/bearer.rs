@@ -1,5 +1,7 @@
 //! A bearer token from a file, and none at all.
 
+use std::time::Duration;
+
 use cello_relay::cello::{Access, Auth, Probe, Verdict};
 use cello_relay::reason::Reason;
 
@@ -29,6 +31,35 @@ async fn a_bearer_token_is_read_again_when_its_file_changes() {
     std::fs::remove_file(&file).unwrap();
     running.access(|access| matches!(access, Access::Missing(_))).await;
     assert_eq!(running.deliver().await.verdict, Verdict::NoAccess);
+}
+
+#[tokio::test]
+async fn operators_are_told_since_when_a_bearer_token_is_held_and_why_it_is_not() {
+    let upstream = Upstream::start(|_| async { Reply::delivered() }).await;
+    let files = KeyFiles::none();
+    let file = files.path("token");
+    std::fs::write(&file, "sound\n").unwrap();
+    let running = run(settings(&upstream.url(), Auth::Bearer(file.clone())));
+    running.access(|access| *access == Access::Granted).await;
+    let held = running.cello.token_status();
+    assert!(held.access == Access::Granted && held.obtained_at.is_some() && held.last_error.is_none(), "{held:?}");
+
+    for (content, why) in [(Some("not\x01sound"), "no header may hold"), (None, "No such file")] {
+        let before = running.cello.token_status();
+        match content {
+            Some(content) => std::fs::write(&file, content).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        let changed = async {
+            while running.cello.token_status().last_error == before.last_error {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), changed).await.expect("the file is read again");
+        let told = running.cello.token_status();
+        assert!(matches!(told.access, Access::Missing(_)) && told.obtained_at.is_none(), "{told:?}");
+        assert!(told.last_error.as_ref().is_some_and(|(_, said)| said.contains(why)), "{told:?}");
+    }
 }
 
 #[tokio::test]

@@ -85,6 +85,20 @@ fn five_different_users_failures_in_a_row_open_the_breaker() {
 }
 
 #[test]
+fn operators_see_the_last_delivery_and_the_last_failure() {
+    let mut bench = Bench::new();
+    let seen = |bench: &Bench| {
+        let look = bench.governor.look(bench.now);
+        (look.last_delivered_at.is_some(), look.last_failure.map(|failure| (failure.reason, failure.status)))
+    };
+    assert_eq!(seen(&bench), (false, None));
+    bench.send(1, &failure(503));
+    assert_eq!(seen(&bench), (false, Some((Reason::Http5xx, Some(503)))));
+    bench.send(2, &delivered());
+    assert_eq!(seen(&bench), (true, Some((Reason::Http5xx, Some(503)))), "each stays until the next of its kind");
+}
+
+#[test]
 fn one_user_failing_ten_times_does_not_open_the_breaker() {
     let mut bench = Bench::new();
     for _ in 0..10 {

@@ -263,7 +263,7 @@ impl Inbox {
         self.state().end == End::Abandoned
     }
 
-    /// Whether no command waits that is no delivery.
+    /// Whether nothing waits but deliveries and claims.
     pub(super) fn is_quiet(&self) -> bool {
         self.state().commands.is_empty()
     }

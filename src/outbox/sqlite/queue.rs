@@ -94,9 +94,9 @@ impl Queue {
         blocked > WINDOW_EVENTS / 2 || (self.free.is_empty() && self.window_bytes >= WINDOW_BYTES / 2)
     }
 
-    /// Whether an event may wait for nothing but a claim; of users that were released it is not known here.
+    /// Whether an event in the window waits for nothing but a claim.
     pub(super) fn has_free(&self) -> bool {
-        !self.free.is_empty() || !self.released.is_empty()
+        !self.free.is_empty()
     }
 
     /// Whether an event in the window waits behind one in flight.

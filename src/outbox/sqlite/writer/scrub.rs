@@ -34,7 +34,6 @@ impl Writer {
         let (Some(store), Some(scrub)) = (&mut self.store, self.scrubs.front_mut()) else { return Ok(()) };
         scrub.step += 1;
         let is_last = scrub.step >= MAX_STEPS;
-        store.measure()?;
         if store.free_pages > 0 {
             self.give_back(PAGES)?;
         }

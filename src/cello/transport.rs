@@ -39,8 +39,6 @@ use crate::metrics::Operation;
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 * 1024;
-/// Headers of an answer.
-const MAX_HEADERS: usize = 100;
 /// Idle connections kept: more than events and reads together use.
 const MAX_IDLE: usize = 32;
 /// A silent HTTP/2 connection with calls on it is asked for a sign of life so often; without one it
@@ -136,9 +134,12 @@ pub enum Fault {
     Reset,
 }
 
-/// The client below all layers. Cheap to clone; clones share their connections.
+/// The client below all layers. Clones share their connections.
 #[derive(Clone)]
-pub(super) struct Transport {
+pub(super) struct Transport(Arc<Wire>);
+
+/// What clones share: every layer clones what is below it for every call.
+struct Wire {
     client: Client<Connector, Full<Bytes>>,
     base: Base,
     clock: Arc<dyn Clock>,
@@ -155,16 +156,18 @@ impl Transport {
             .pool_idle_timeout(settings.pool_idle)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD)
-            .http1_max_headers(MAX_HEADERS)
+            // The bound of 100 headers is hyper's own: one that is set makes it clear a list of so many for each answer.
             .http2_max_header_list_size(MAX_HEAD as u32)
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PONG_WITHIN)
             .retry_canceled_requests(true)
             .build(connector);
-        Ok(Self { client, base, clock, skew })
+        Ok(Self(Arc::new(Wire { client, base, clock, skew })))
     }
+}
 
-    async fn send(self, call: Call) -> Result<Answer, TransportError> {
+impl Wire {
+    async fn send(&self, call: Call) -> Result<Answer, TransportError> {
         let deadline = Instant::now() + call.timeout;
         match self.exchange(&call, deadline).await {
             Err(TransportError { fault: Fault::Reset, sent: false }) if !call.once => {
@@ -256,7 +259,8 @@ impl Service<Call> for Transport {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().send(call))
+        let wire = Arc::clone(&self.0);
+        Box::pin(async move { wire.send(call).await })
     }
 }
 

@@ -47,6 +47,12 @@ mod sync {
     thread_local! {
         /// A model runs in one real thread.
         static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+        static RINGS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// How often a bell was rung, not counting those of time.
+    pub(crate) fn rings() -> usize {
+        RINGS.get()
     }
 
     /// A time that passes only where somebody waits for it.
@@ -89,6 +95,7 @@ mod sync {
         }
 
         pub(crate) fn notify_one(&self) {
+            RINGS.set(RINGS.get() + 1);
             self.0.notify_one();
         }
 
@@ -154,7 +161,8 @@ fn in_every_order(model: impl Fn() + Send + Sync + Copy + 'static) {
 }
 
 /// What an idle writer waits for; no test lasts so long.
-const IDLE: Wanted = Wanted { commands: 1, claims: true, company: LINGER_FOR, within: Duration::from_secs(3600) };
+const IDLE: Wanted =
+    Wanted { commands: 1, claims: true, company: LINGER_FOR, expects: false, within: Duration::from_secs(3600) };
 
 type Reply = oneshot::Receiver<Result<(), SettleError>>;
 
@@ -357,6 +365,26 @@ fn a_delivery_goes_along_with_a_commit_that_is_due_anyway_and_waits_longer_where
         assert_eq!(take(LINGER_FOR), [5]);
     };
     shuttle::check_random(model, 1);
+}
+
+#[test]
+fn a_delivery_that_is_expected_is_found_in_time_and_wakes_the_writer_only_from_a_longer_wait() {
+    in_every_order(|| {
+        let (start, rung) = (sync::Instant::now(), sync::rings());
+        let inbox = Arc::new(Inbox::new());
+        let brings = Arc::clone(&inbox);
+        let caller = thread::spawn(move || {
+            assert!(brings.push(delivery(1).0).is_ok());
+            sync::Instant::now()
+        });
+        let mut commands = Vec::new();
+        inbox.take(Wanted { expects: true, ..IDLE }, &mut commands);
+        let brought = caller.join().expect("no panic");
+        assert_eq!(commands.len(), 1);
+        assert!(brought.elapsed() <= LINGER_FOR);
+        let looks_at = start + LINGER_FOR;
+        assert!(sync::rings() == rung || brought >= looks_at, "it would have looked by itself");
+    });
 }
 
 #[test]

@@ -131,7 +131,8 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens or makes the outbox in `settings.dir`. Blocks for some milliseconds, whatever waits in it.
+    /// Opens or makes the outbox in `settings.dir`. Blocks for some milliseconds, whatever waits in it. Whoever calls it
+    /// in a runtime uses it there.
     ///
     /// # Errors
     /// See [`OpenError`]. A damaged file is none: it is moved aside.

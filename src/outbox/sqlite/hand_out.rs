@@ -122,7 +122,12 @@ impl Store {
 
     /// Whether a claim might get something, now or when a gate is due.
     pub(super) fn can_hand_out(&self) -> bool {
-        self.books.gates > 0 || self.queue.has_free() || self.can_read()
+        self.queue.has_free() || self.looks_to_hand_out()
+    }
+
+    /// Whether it looks into the file for what a claim gets.
+    pub(super) fn looks_to_hand_out(&self) -> bool {
+        self.books.gates > 0 || self.can_read()
     }
 
     /// Whether a user's next event may wait for a delivery to be recorded.

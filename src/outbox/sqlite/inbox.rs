@@ -39,6 +39,9 @@ pub(super) struct Wanted {
     pub(super) claims: bool,
     /// Deliveries wait so long for company.
     pub(super) company: Duration,
+    /// Deliveries may come soon: it looks once by itself after the time of their company, so that one that comes before
+    /// wakes nobody.
+    pub(super) expects: bool,
     /// It looks around at the latest after so long.
     pub(super) within: Duration,
 }
@@ -132,8 +135,8 @@ struct State {
     gathering: Option<Instant>,
     /// Someone wants the writer to look around, though there is no command.
     nudged: bool,
-    /// What the writer waits for, while it does and nobody has rung.
-    wanted: Option<Wanted>,
+    /// What the writer waits for and until when, while it does and nobody has rung.
+    waiting: Option<(Wanted, Instant)>,
     end: End,
 }
 
@@ -223,10 +226,13 @@ impl Inbox {
         if is_first_delivery {
             state.gathering = Some(Instant::now());
         }
-        // The first delivery ends a long wait: from now on there is a time to keep.
-        let rings = state.wanted.is_some_and(|wanted| is_first_delivery || state.has(wanted));
+        let rings = state.waiting.is_some_and(|(wanted, until)| {
+            // The first delivery ends a longer wait: from now on there is a time to keep.
+            let is_late = || until > Instant::now() + wanted.company;
+            state.has(wanted) || is_first_delivery && is_late()
+        });
         if rings {
-            state.wanted = None;
+            state.waiting = None;
         }
         drop(state);
         if rings {
@@ -274,14 +280,16 @@ impl Inbox {
         let mut state = self.state();
         if !wanted.within.is_zero() {
             let until = Instant::now() + wanted.within;
+            let mut look = wanted.expects.then_some(wanted.company);
             while !state.has(wanted) {
                 let patience = state.patience(wanted, until);
                 if patience.is_zero() && Instant::now() >= until {
                     break;
                 }
-                state.wanted = Some(wanted);
+                let patience = look.take().map_or(patience, |look| look.min(patience));
+                state.waiting = Some((wanted, Instant::now() + patience));
                 (state, _) = self.bell.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-                state.wanted = None;
+                state.waiting = None;
             }
         }
         state.nudged = false;

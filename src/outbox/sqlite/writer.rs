@@ -29,7 +29,7 @@ use super::store::Store;
 use super::volume::Lock;
 use crate::outbox::lease::Returns;
 use crate::outbox::{Claimed, ReadError, Stats, Want};
-use answer::Answer;
+use answer::{Answer, Desk};
 use failure::Reopen;
 pub(super) use failure::open_or_quarantine;
 use open::{Landing, Open};
@@ -76,6 +76,7 @@ pub(super) struct Writer {
     closing: Vec<oneshot::Sender<()>>,
     /// To be given once the state they tell of can be seen.
     answers: Vec<Answer>,
+    desk: Desk,
     stats: Stats,
     reopen: Reopen,
     chores_at: Instant,
@@ -103,6 +104,8 @@ impl Drop for Abandon {
 }
 
 impl Writer {
+    /// Answers are given in the runtime of whoever calls.
+    ///
     /// # Errors
     /// A thread cannot be started.
     pub(super) fn new(
@@ -116,7 +119,8 @@ impl Writer {
         let recovered = store.as_ref().map(|store| store.books.ledger.undelivered());
         let capacity_bytes = env.settings.max_bytes;
         let stats = Stats { recovered: recovered.unwrap_or_default(), capacity_bytes, ..Stats::default() };
-        let syncer = Syncer::start(Arc::clone(&shared))?;
+        let desk = Desk::here();
+        let syncer = Syncer::start(Arc::clone(&shared), desk.clone())?;
         let mut writer = Self {
             env,
             shared,
@@ -135,6 +139,7 @@ impl Writer {
             scrubs: VecDeque::new(),
             closing: Vec::new(),
             answers: Vec::new(),
+            desk,
             stats,
             reopen: Reopen::starting(now),
             chores_at: now,
@@ -186,7 +191,8 @@ impl Writer {
             };
         let commands = if is_syncing && !company.is_zero() { WORTH_WAKING } else { 1 };
         let claims = is_urgent || store.is_some_and(Store::can_hand_out);
-        Wanted { commands, claims, company, within: self.patience() }
+        let expects = self.stats.in_flight > 0 && !company.is_zero();
+        Wanted { commands, claims, company, expects, within: self.patience() }
     }
 
     /// How long there is nothing to do unless someone asks.
@@ -246,8 +252,7 @@ impl Writer {
         }
         let abandoned = self.take_returns();
         if self.store.is_some() {
-            let outcome =
-                self.write(&mut work, &abandoned).and_then(|()| self.serve_claims()).and_then(|()| self.scrub());
+            let outcome = self.write(&mut work, &abandoned).and_then(|()| self.hand_out()).and_then(|()| self.scrub());
             if let Err(fault) = outcome {
                 self.fail(&fault);
             }
@@ -276,10 +281,15 @@ impl Writer {
             return self.push_on();
         }
         self.finish_all()?;
-        self.transact(work, abandoned)?;
-        // Answered before events are handed out, as nobody should wait for a look at the queue.
-        self.give_answers();
-        Ok(())
+        self.transact(work, abandoned)
+    }
+
+    /// Hands out events: together with the other answers, but nobody waits for a look at the file.
+    fn hand_out(&mut self) -> Result<(), Fault> {
+        if !self.answers.is_empty() && self.store.as_ref().is_some_and(|store| store.looks_to_hand_out()) {
+            self.give_answers();
+        }
+        self.serve_claims()
     }
 
     /// Notices what no statement of this thread fails on.

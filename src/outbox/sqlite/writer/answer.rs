@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Writer;
@@ -32,13 +33,38 @@ impl Answer {
     }
 }
 
+/// More answers at once are a sign of load.
+const FEW: usize = 8;
+
+/// Where answers are given.
+///
+/// A task that is woken from outside of its runtime wakes a thread of it, and that one another. In a quiet runtime they
+/// sleep again before the next answer, so that a few are given by a task of the runtime; in a busy one they are awake.
+#[derive(Clone)]
+pub(super) struct Desk(Option<Handle>);
+
+impl Desk {
+    /// The runtime of whoever calls, if there is one.
+    pub(super) fn here() -> Self {
+        Self(Handle::try_current().ok())
+    }
+
+    /// Gives answers, in their order.
+    pub(super) fn give(&self, answers: Vec<Answer>) {
+        let is_few = (2..=FEW).contains(&answers.len());
+        let give_all = || answers.into_iter().for_each(Answer::give);
+        match &self.0 {
+            Some(runtime) if is_few => drop(runtime.spawn(async { give_all() })),
+            _ => give_all(),
+        }
+    }
+}
+
 impl Writer {
     /// Tells callers what has come of it; whoever then looks at the counts finds them changed.
     pub(super) fn give_answers(&mut self) {
         self.publish();
-        for answer in self.answers.drain(..) {
-            answer.give();
-        }
+        self.desk.give(std::mem::take(&mut self.answers));
     }
 
     /// Shows others the state as of now.

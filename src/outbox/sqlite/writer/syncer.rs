@@ -14,7 +14,7 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::time::Instant;
 
-use super::Answer;
+use super::answer::{Answer, Desk};
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Place;
@@ -72,7 +72,7 @@ pub(super) struct Syncer {
 
 impl Syncer {
     /// Starts the thread.
-    pub(super) fn start(shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn start(shared: Arc<Shared>, desk: Desk) -> io::Result<Self> {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (done, results) = sync_channel(1);
         let run = move || {
@@ -87,7 +87,7 @@ impl Syncer {
                     return;
                 }
                 shared.inbox.nudge();
-                answers.into_iter().for_each(Answer::give);
+                desk.give(answers);
             }
         };
         let thread = Builder::new().name("outbox-syncer".to_owned()).spawn(run)?;

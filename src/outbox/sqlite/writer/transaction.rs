@@ -75,7 +75,7 @@ impl Writer {
             return self.give_up(fault, answers);
         }
         self.land(Ok(()))?;
-        answers.into_iter().for_each(Answer::give);
+        self.answers.extend(answers);
         Ok(())
     }
 

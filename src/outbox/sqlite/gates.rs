@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn with_too_many_gates_anyone_may_have_one() {
-        let gates = Gates::of((0..USERS + 1).map(user));
+        let few_enough = Gates::of((0..USERS).map(user));
+        assert!(!few_enough.may_hold(&user(USERS + 100)));
+        let gates = Gates::of((0..Gates::ENOUGH as usize).map(user));
         assert!(gates.may_hold(&user(USERS + 100)));
         assert!(gates.is_stale(10) && !gates.is_stale(USERS as u64));
     }
@@ -80,6 +82,6 @@ mod tests {
     #[test]
     fn what_was_left_behind_by_gates_that_went_is_stale() {
         let gates = Gates::of((0..100).map(user));
-        assert!(gates.is_stale(0) && !gates.is_stale(100));
+        assert!(gates.is_stale(0) && gates.is_stale(17) && !gates.is_stale(18) && !gates.is_stale(100));
     }
 }

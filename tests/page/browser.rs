@@ -93,6 +93,11 @@ impl Browser {
         self.until(&format!("document.querySelector({})?.textContent.includes({})", json!(selector), json!(text)));
     }
 
+    /// Waits until so many elements match.
+    pub(crate) fn until_count(&self, selector: &str, count: usize) {
+        self.until(&format!("document.querySelectorAll({}).length === {count}", json!(selector)));
+    }
+
     /// Clicks as a mouse does: the element must be visible and on top.
     pub(crate) fn click(&self, selector: &str) {
         let element = self.element(selector);

@@ -112,7 +112,7 @@ fn discard_is_asked_twice_and_the_token_once_for_both() {
     browser.until_says("#groups", "http_400");
     browser.write("#query", "other");
     browser.click("#search button");
-    browser.until("document.querySelectorAll('#listing td button').length === 2");
+    browser.until_count("#listing td button", 2);
     browser.click("#listing td button");
     browser.until_says("#event", "[redacted]");
     browser.click("[data-key='discard one']");
@@ -124,7 +124,7 @@ fn discard_is_asked_twice_and_the_token_once_for_both() {
     browser.click("[data-key='discard one']");
     browser.until_says("#ask-title", "Discard 1 dead letter for good?");
     browser.click("#ask .danger");
-    browser.until("document.querySelectorAll('#listing td button').length === 1");
+    browser.until_count("#listing td button", 1);
     browser.until_says("#groups td.number", "3");
     assert_eq!(relay.metric("cello_relay_events_discarded_total", "operator"), 1.0);
 }
@@ -142,7 +142,7 @@ fn what_is_discarded_is_what_the_listing_shows_now() {
     for (reason, count) in [("http_400", 2), ("http_422", 1)] {
         browser.click("#by-state option[value=dead]");
         browser.click(&format!("#by-reason option[value={reason}]"));
-        browser.until(&format!("document.querySelectorAll('#listing tbody tr').length === {count}"));
+        browser.until_count("#listing tbody tr", count);
     }
     browser.click("[data-key='Discard all of these…']");
     give_token(&browser, TOKEN);
@@ -201,7 +201,7 @@ fn ten_thousand_dead_letters_are_paged_fifty_at_a_time() {
     browser.until_says("#figures", "10,000");
     browser.until_says("#groups", "http_400");
     browser.click("#groups button.link");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 50");
+    browser.until_count("#listing tbody tr", 50);
     let first = browser.text("#listing td button");
     for page in 2..=4 {
         let start = Instant::now();

@@ -87,7 +87,7 @@ fn everything_is_readable_and_fits_on_a_phone_and_on_a_desk_by_day_and_by_night(
     browser.until_says("#notes", "payload.ucc");
     look(&browser, "page");
     browser.click("#groups button.link");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 50");
+    browser.until_count("#listing tbody tr", 50);
     look(&browser, "listing");
     browser.click("#listing td button");
     browser.until_says("#event", "apigw-requestid");
@@ -130,18 +130,18 @@ fn the_listing_is_narrowed_by_state_and_reason_and_a_full_last_page_is_the_last(
     browser.open(relay.admin);
     browser.until_says("#groups", "http_422");
     browser.click("#by-state option[value=retrying]");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 1");
+    browser.until_count("#listing tbody tr", 1);
     browser.until_says("#listing", "http_5xx");
     browser.click("#by-state option[value=dead]");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 50");
+    browser.until_count("#listing tbody tr", 50);
     browser.click("#by-reason option[value=http_422]");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 1");
+    browser.until_count("#listing tbody tr", 1);
     browser.until_says("#listing", "http_422");
     browser.click("#by-reason option[value=http_400]");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 50");
+    browser.until_count("#listing tbody tr", 50);
     browser.until_says("#pager", "page 1");
     browser.click("[data-key=next]");
     browser.until_says("#pager", "page 2");
-    browser.until("document.querySelectorAll('#listing tbody tr').length === 50");
+    browser.until_count("#listing tbody tr", 50);
     assert_eq!(browser.value("document.querySelector('[data-key=next]').disabled"), true, "100 are two pages of 50");
 }

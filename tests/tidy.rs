@@ -259,6 +259,7 @@ const PROVING: &[&str] = &[
     "it/ingress/hostile",
     "it/ingress/neighbours",
     "it/outbox_damage",
+    "it/outbox_flips",
 ];
 
 #[test]

@@ -1,4 +1,4 @@
-//! The right to settle one event, given back when it is dropped. Tested in `tests/interleavings.rs` too.
+//! The right to settle one event, given back when it is dropped. Tested in `tests/interleavings/inbox_models.rs` too.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};

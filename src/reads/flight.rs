@@ -2,7 +2,7 @@
 //!
 //! A flight is a task of its own, so that it lands also when the reader who started it has left. How
 //! many there are is bounded by [`super::upstream`], how long each takes by its deadline. Tested in
-//! `tests/interleavings.rs`.
+//! `tests/interleavings/flight_models.rs`.
 
 use std::collections::HashMap;
 use std::future::Future;

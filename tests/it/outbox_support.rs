@@ -14,9 +14,12 @@ use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::{Event, EventId, Trigger, UserId};
 use cello_relay::metrics::Metrics;
 use cello_relay::outbox::sqlite::{OpenError, Seams, Settings, Sqlite};
-use cello_relay::outbox::{Attempt, Batch, Claimed, Outbox, Outcome};
+use cello_relay::outbox::{Attempt, Batch, Claimed, DeadLetters, Filter, Outbox, Outcome, Settled, State, Want};
 use cello_relay::reason::Reason;
 use tokio::time::Instant;
+
+/// For what is at hand, though the writer may still be copying.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Room for everything, nothing forgotten.
 pub(crate) fn settings(dir: &Path) -> Settings {
@@ -75,6 +78,83 @@ pub(crate) fn retry(at: Timestamp, strike: bool) -> Outcome {
 
 pub(crate) fn dead(reason: Reason) -> Outcome {
     Outcome::Dead { reason, attempt: attempt(reason) }
+}
+
+/// Claims up to `max` events; there must be some.
+pub(crate) async fn claim(store: &Sqlite, max: usize) -> Vec<Claimed> {
+    let claimed = store.claim(Want { max, rotate: false });
+    tokio::time::timeout(PATIENCE, claimed).await.expect("there is something to claim")
+}
+
+pub(crate) async fn settle_all(store: &Sqlite, claimed: Vec<Claimed>, outcome: &Outcome) {
+    for claimed in claimed {
+        store.settle(claimed.lease, outcome.clone()).await.unwrap();
+    }
+}
+
+/// Delivers everything; the ids in the order in which they came.
+pub(crate) async fn deliver_all(store: &Sqlite) -> Vec<EventId> {
+    let mut order = Vec::new();
+    while store.stats().ledger.undelivered() > 0 {
+        let claimed = claim(store, 64).await;
+        order.extend(ids(&claimed));
+        settle_all(store, claimed, &delivered()).await;
+    }
+    order
+}
+
+/// Delivers all that waits; what was sent for each id, in order. A store that is opened anew meanwhile
+/// hands out again what it did not hear of.
+pub(crate) async fn deliver_what_is_left(store: &Sqlite) -> Vec<(EventId, String, Bytes)> {
+    let (mut sent, mut idle) = (Vec::new(), 0);
+    while store.stats().ledger.undelivered() > 0 && idle < 30 {
+        // Meanwhile damage may be met, and nothing be left.
+        let claimed = tokio::time::timeout(Duration::from_millis(500), store.claim(Want { max: 64, rotate: false }));
+        let claimed = claimed.await.unwrap_or_default();
+        // The ledger may know of events that the damaged table has not any more.
+        if claimed.is_empty() && nothing_waits(store).await {
+            break;
+        }
+        idle = if claimed.is_empty() { idle + 1 } else { 0 };
+        // All at once, as many senders would: they share a commit.
+        let mut settles = Vec::new();
+        for claimed in claimed {
+            let event = (claimed.id, claimed.event.user.as_str().to_owned(), claimed.event.body.clone());
+            settles.push((event, store.settle(claimed.lease, delivered())));
+        }
+        for (event, settled) in settles {
+            if matches!(settled.await, Ok(Settled::Done)) {
+                sent.push(event);
+            }
+        }
+    }
+    sent
+}
+
+/// Whether no waiting event is in the table; not known while the file cannot be read.
+async fn nothing_waits(store: &Sqlite) -> bool {
+    let mut found = 0;
+    for state in [State::Pending, State::Retrying] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        found += store.list(filter, None, 1).await.map_or(1, |lines| lines.len());
+    }
+    found == 0
+}
+
+/// Waits until a look at the store says so. Each look makes the writer take a turn.
+pub(crate) async fn until(store: &Sqlite, mut holds: impl FnMut(&Sqlite) -> bool) {
+    let looked = async {
+        while !holds(store) {
+            store.ignore_backoff(false);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.expect("it comes to hold");
+}
+
+/// So many events of so many users in turn, each with its number in its body.
+pub(crate) fn numbered(users: usize, events: usize) -> Batch {
+    Batch { events: (0..events).map(|n| event(&format!("user-{}", n % users), n)).collect(), key: None }
 }
 
 /// A clock that stands still unless it is moved, in both of its times.

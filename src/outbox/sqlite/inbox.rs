@@ -5,7 +5,7 @@
 //! for whatever comes next, and go with its commit.
 //!
 //! Bounded: appends hold room (bytes) while they wait; settles and claims are bounded by the leases
-//! and callers there are. Its tests are in `tests/interleavings.rs`.
+//! and callers there are. Its tests are in `tests/interleavings/inbox_models.rs`.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

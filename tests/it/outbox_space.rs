@@ -1,0 +1,113 @@
+//! What the embedded store promises about room: bounds, space that is given back, what is forgotten and when.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cello_relay::clock::Clock;
+use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route};
+
+use crate::outbox_support::{Fixture, ManualClock, append, batch, deliver_all, numbered, until};
+
+#[tokio::test]
+async fn a_store_full_of_bytes_has_room_again_after_deliveries() {
+    let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 12 << 20);
+    let store = fixture.open();
+    let large = || {
+        let mut batch = numbered(16, 16);
+        batch.events.iter_mut().for_each(|event| event.body = vec![b'x'; 64 << 10].into());
+        batch
+    };
+    let mut count = 0;
+    while store.append(large()).await.is_ok() {
+        count += 1;
+    }
+    assert_eq!(store.append(large()).await, Err(AppendError::Full(Bound::Bytes)));
+    assert!((4..12).contains(&count), "{count}");
+    let size: u64 =
+        fs::read_dir(&fixture.settings.dir).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(size <= (12 << 20) + (1 << 20), "{size}");
+    deliver_all(&store).await;
+    store.append(large()).await.expect("there is room again");
+    assert!(store.stats().wal_bytes <= 4 << 20);
+}
+
+#[tokio::test]
+async fn space_is_given_back_when_it_is_not_needed_any_more() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    let mut events = numbered(100, 100);
+    events.events.iter_mut().for_each(|event| event.body = vec![b'x'; 100 << 10].into());
+    store.append(events).await.unwrap();
+    let file = fixture.path("outbox.db");
+    deliver_all(&store).await;
+    until(&store, |_| {
+        clock.pass(Duration::from_secs(6));
+        fs::metadata(&file).unwrap().len() < 4 << 20
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_store_holds_no_trace_of_delivered_payloads() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    for n in 0..20 {
+        let mut events = numbered(10, 10);
+        events.events.iter_mut().for_each(|event| event.body = format!("secret of {n}").into());
+        store.append(events).await.unwrap();
+    }
+    let is_traced = || {
+        let files = fs::read_dir(&fixture.settings.dir).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+        files.into_iter().any(|bytes| bytes.windows(9).any(|window| window == b"secret of"))
+    };
+    assert!(is_traced());
+    deliver_all(&store).await;
+    until(&store, |_| {
+        clock.pass(Duration::from_secs(6));
+        !is_traced()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_delivered_are_forgotten_by_count_and_by_age() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.remember_max = 5);
+    let store = fixture.open();
+    let appended = store.append(numbered(20, 20)).await.unwrap().ids;
+    deliver_all(&store).await;
+    let mut remembered = 0;
+    for id in &appended {
+        remembered += u64::from(store.lookup(*id).await.unwrap().is_some());
+    }
+    assert!((1..=6).contains(&remembered), "{remembered}");
+    clock.pass(Duration::from_secs(3601));
+    append(&store, &["a"]).await;
+    for id in &appended {
+        assert_eq!(store.lookup(*id).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn keys_are_forgotten_by_age_and_the_oldest_first_for_want_of_room() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.key_max_bytes = 1000);
+    let store = fixture.open();
+    let keyed = |key: usize| {
+        let key = Key { route: Route::Events, key: format!("{key}").into(), body: [0; 32], notes: "".into() };
+        Batch { key: Some(key), ..batch(&["a"]) }
+    };
+    for key in 0..10 {
+        assert_eq!(store.append(keyed(key)).await.unwrap().replayed, None);
+    }
+    assert!(store.append(keyed(9)).await.unwrap().replayed.is_some());
+    assert_eq!(store.append(keyed(0)).await.unwrap().replayed, None, "pushed out");
+    assert!(fixture.metrics.idempotency_evicted.get() >= 4);
+    clock.pass(Duration::from_secs(86_400));
+    assert_eq!(store.append(keyed(9)).await.unwrap().replayed, None, "too old");
+}

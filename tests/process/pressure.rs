@@ -75,6 +75,8 @@ fn on_threads<T: Send>(threads: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T
 #[test]
 fn ten_thousand_silent_connections_keep_no_new_caller_out() {
     const SILENT: usize = 9_990;
+    // Two of HTTP's buffers and what an allocator adds are 9 KiB.
+    const KIB_EACH: f64 = 5.0;
     // This process has one end of each connection; other tests run beside.
     if getrlimit(Resource::Nofile).current.is_some_and(|most| most < 12_000) {
         println!("skipped: ten thousand connections: a process may not open so many files here (ulimit -n)");
@@ -100,6 +102,8 @@ fn ten_thousand_silent_connections_keep_no_new_caller_out() {
     );
     let open = relay.metric("process_open_fds", "");
     assert!(open > SILENT as f64, "{open} files open: the connections are not held");
+    let each = (after - before) * 1024.0 / SILENT as f64;
+    assert!(each < KIB_EACH, "{each:.1} KiB for each: has a buffer been made for what nobody sent?");
 }
 
 /// Lets a process run 10 ms of every 100, until it is over.

@@ -88,6 +88,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ("interference", reads::interference),
     ("listing", listing::run),
     ("idle", footprint::idle),
+    ("connections", footprint::connections),
     ("trickle", footprint::trickle),
     ("tenth", footprint::tenth),
     ("start", footprint::start),

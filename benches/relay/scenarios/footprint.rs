@@ -1,9 +1,11 @@
 //! What the relay takes when little or nothing happens.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 use tokio::time::Instant;
 
 use super::{Bench, backlog};
@@ -37,6 +39,31 @@ fn watch(bench: &mut Bench, scenario: &'static str, who: &str, relay: &Server) {
         ("RSS MiB", after.resident_mib),
     ];
     bench.results.add(scenario, who, &figures);
+}
+
+/// Memory of a relay with as many connections as it takes by default: nothing has come on any, then one event on each.
+pub(super) fn connections(bench: &mut Bench) {
+    const OPEN: usize = 9_990;
+    if getrlimit(Resource::Nofile).current.is_some_and(|most| most < OPEN as u64 + 100) {
+        eprintln!("skipped: connections: this process may not open so many files (ulimit -n)");
+        return;
+    }
+    let relay = Server::relay(&folder(), UNREACHABLE, &[]);
+    let mut template = Template::event();
+    let connect = |_| TcpStream::connect(relay.address).expect("a connection");
+    let mut open: Vec<TcpStream> = (0..OPEN).map(connect).collect();
+    let mut post = |stream: &mut TcpStream| {
+        stream.write_all(template.next()).expect("a request");
+        let read = stream.read(&mut [0; 4096]).expect("an answer");
+        assert!(read > 0, "it was hung up on");
+    };
+    // The last in the kernel's queue: when it is answered, all others were accepted.
+    post(open.last_mut().expect("the last"));
+    let silent = relay.usage().resident_mib;
+    open.iter_mut().for_each(post);
+    let used = relay.usage().resident_mib;
+    bench.results.add("connections", "relay, 9,990 that are silent", &[("RSS MiB", silent)]);
+    bench.results.add("connections", "relay, 9,990 with an event each", &[("RSS MiB", used)]);
 }
 
 /// CPU at a rate that a busy product has.

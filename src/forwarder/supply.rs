@@ -50,3 +50,7 @@ impl<'a> Supply<'a> {
         open
     }
 }
+
+#[cfg(test)]
+#[path = "supply/tests.rs"]
+mod tests;

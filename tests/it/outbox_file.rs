@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
-use cello_relay::clock::Clock;
-use cello_relay::event::EventId;
-use cello_relay::outbox::sqlite::{OpenError, offline};
-use cello_relay::outbox::{AppendError, Batch, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, State, Terms};
-use cello_relay::reason::Reason;
-use rusqlite::Connection;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use cello_relay::clock::Clock;
+use cello_relay::event::EventId;
+use cello_relay::outbox::sqlite::{OpenError, offline};
+use cello_relay::outbox::{
+    AppendError, Batch, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, State, Terms,
+};
+use cello_relay::reason::Reason;
+use rusqlite::Connection;
 
 use crate::outbox_support::{
     Fixture, ManualClock, append, batch, claim, dead, deliver_all, delivered, event, ids, retry, settle_all, until,
@@ -112,6 +115,23 @@ async fn what_must_stay_free_on_the_volume_is_not_used() {
     let fixture = Fixture::with(Fixture::new().clock, |settings| settings.min_free_bytes = u64::MAX / 2);
     let store = fixture.open();
     assert_eq!(store.append(batch(&["a"])).await, Err(AppendError::Full(Bound::Disk)));
+}
+
+#[tokio::test]
+async fn a_lease_from_before_a_failure_is_lost_though_its_event_is_in_flight_again() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let appended = append(&store, &["a"]).await;
+    let before = claim(&store, 1).await.remove(0);
+    fixture.fail_next_commit(ErrorKind::Other);
+    assert_eq!(store.append(batch(&["b"])).await, Err(AppendError::Unavailable));
+    let again = claim(&store, 1).await.remove(0);
+    assert_eq!(again.id, appended[0]);
+    assert_eq!(store.intend(&before.lease).await, Err(SettleError::LeaseLost));
+    assert_eq!(store.settle(before.lease, delivered()).await, Err(SettleError::LeaseLost));
+    drop(store);
+    let store = fixture.open();
+    assert_eq!(ids(&claim(&store, 9).await), appended, "neither ended nor taken for sent");
 }
 
 // --- order under load

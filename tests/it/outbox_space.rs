@@ -35,6 +35,25 @@ async fn a_store_full_of_bytes_has_room_again_after_deliveries() {
 }
 
 #[tokio::test]
+async fn what_comes_at_once_has_no_more_room_than_what_comes_one_by_one() {
+    const EVENT: usize = 16 << 10;
+    let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 1 << 20);
+    let store = fixture.open();
+    let large = || {
+        let mut batch = batch(&["a"]);
+        batch.events[0].body = vec![b'x'; EVENT].into();
+        store.append(batch)
+    };
+    // Twice as much as there is room for, waiting together for the writer.
+    let appends: Vec<_> = (0..128).map(|_| large()).collect();
+    let mut stored = 0;
+    for append in appends {
+        stored += usize::from(append.await.is_ok());
+    }
+    assert!((1..=(1 << 20) / EVENT).contains(&stored), "{stored}");
+}
+
+#[tokio::test]
 async fn space_is_given_back_when_it_is_not_needed_any_more() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
@@ -98,16 +117,20 @@ async fn keys_are_forgotten_by_age_and_the_oldest_first_for_want_of_room() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.key_max_bytes = 1000);
     let store = fixture.open();
+    // With what a key takes beside its text, 160 bytes, 200: five have room.
     let keyed = |key: usize| {
-        let key = Key { route: Route::Events, key: format!("{key}").into(), body: [0; 32], notes: "".into() };
+        let notes = "n".repeat(30).into();
+        let key = Key { route: Route::Events, key: format!("key {key:06}").into(), body: [0; 32], notes };
         Batch { key: Some(key), ..batch(&["a"]) }
     };
     for key in 0..10 {
         assert_eq!(store.append(keyed(key)).await.unwrap().replayed, None);
     }
-    assert!(store.append(keyed(9)).await.unwrap().replayed.is_some());
+    assert_eq!(fixture.metrics.idempotency_evicted.get(), 5);
+    for key in 5..10 {
+        assert!(store.append(keyed(key)).await.unwrap().replayed.is_some());
+    }
     assert_eq!(store.append(keyed(0)).await.unwrap().replayed, None, "pushed out");
-    assert!(fixture.metrics.idempotency_evicted.get() >= 4);
     clock.pass(Duration::from_secs(86_400));
     assert_eq!(store.append(keyed(9)).await.unwrap().replayed, None, "too old");
 }

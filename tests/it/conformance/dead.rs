@@ -52,7 +52,7 @@ async fn discarded_events_are_gone_and_counted() {
 async fn a_dead_letter_without_room_is_held_back() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::starting_at(start()));
-    let limits = Limits { max_events: 0, max_dead: 1 };
+    let limits = Limits { max_events: 0, max_dead: 2 };
     let memory = Memory::bounded(Arc::clone(&clock) as Arc<dyn Clock>, limits);
     let stores: [Box<dyn Store>; 2] =
         [Box::new(memory), sqlite(dir.path(), &clock, |settings| settings.max_bytes = 64 << 20)];
@@ -63,9 +63,11 @@ async fn a_dead_letter_without_room_is_held_back() {
             batch.events[0].body = vec![b'x'; 17 << 20].into();
             batch
         };
-        subject.store.append(large("a")).await.unwrap();
-        let claimed = subject.claim_one().await;
-        assert_eq!(subject.settle(claimed, dead(Reason::Http400)).await, Settled::Done);
+        for first in [batch(&["small"]), large("a")] {
+            subject.store.append(first).await.unwrap();
+            let claimed = subject.claim_one().await;
+            assert_eq!(subject.settle(claimed, dead(Reason::Http400)).await, Settled::Done);
+        }
         let id = subject.store.append(large("b")).await.unwrap().ids[0];
         let claimed = subject.claim_one().await;
         assert_eq!(subject.settle(claimed, dead(Reason::Http400)).await, Settled::HeldBack);

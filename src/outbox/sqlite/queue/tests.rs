@@ -146,3 +146,34 @@ fn damage_is_written_down_at_once_and_once() {
     queue.defer(Pending::Corrupt(Some(UserId::new("a")), 8));
     assert_eq!(queue.pending().len(), 2);
 }
+
+#[test]
+fn an_event_is_free_until_it_is_in_flight() {
+    let mut queue = Queue::default();
+    assert!(!queue.has_free());
+    queue.offer(waiting("a", 1));
+    assert!(queue.has_free());
+    fly(&mut queue, false);
+    assert!(!queue.has_free());
+}
+
+#[test]
+fn who_was_released_is_remembered_until_an_event_gets_through_or_too_many_others_were() {
+    let mut queue = Queue::default();
+    let users: Vec<String> = (0..=RELEASED_USERS).map(|n| format!("user-{n}")).collect();
+    for (user, seq) in users.iter().zip(1..) {
+        queue.offer(waiting(user, seq));
+    }
+    for seq in 1..=RELEASED_USERS as u64 {
+        assert_eq!(fly(&mut queue, true), Some(seq));
+        queue.release(seq);
+    }
+    assert!(queue.was_released(&users[0]) && !queue.was_released(&users[RELEASED_USERS]));
+    assert_eq!(queue.released().len(), RELEASED_USERS);
+    let last = RELEASED_USERS as u64 + 1;
+    assert_eq!(fly(&mut queue, true), Some(last));
+    queue.release(last);
+    assert!(!queue.was_released(&users[0]) && queue.was_released(&users[1]));
+    queue.forget_release(&UserId::new(&users[1]));
+    assert!(!queue.was_released(&users[1]) && queue.was_released(&users[2]));
+}

@@ -225,6 +225,9 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
+
     use bytes::Bytes;
 
     use super::*;
@@ -265,5 +268,39 @@ mod tests {
         row.event.user = UserId::new("abe");
         row.event.trace = Some("f".into());
         assert!(!row.is_intact());
+    }
+
+    #[test]
+    fn an_event_takes_as_much_when_it_is_appended_as_when_it_waits_or_is_dead() {
+        let mut row = row();
+        row.event.body = Bytes::from_static(b"cdefg");
+        let dead = DeadRow {
+            id: row.id(),
+            user: row.event.user.clone(),
+            trigger: row.event.trigger,
+            reason: None,
+            attempts: 0,
+            body_bytes: 5,
+        };
+        assert_eq!([event_bytes(&row.event), row.bytes(), dead.bytes()], [5 + 2 + OVERHEAD_BYTES; 3]);
+    }
+
+    #[test]
+    fn what_a_commit_brought_is_counted_once_and_old_dead_letters_are_told_of_only_if_there_were_some() {
+        let metrics = Metrics::default();
+        let told = || (metrics.dead_lettered.with(Reason::Corrupt).get(), metrics.idempotency_evicted.get());
+        let gone = || (metrics.discarded.with(Discarded::Operator).get(), metrics.lost.with(Lost::Corrupt).get());
+        let mut counts = Counts { buried: vec![(1, Reason::Corrupt)], evicted: 2, lost: 3, expired: 4 };
+        let log = Arc::new(tempfile::tempfile().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(Arc::clone(&log)).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            counts.report(&metrics);
+            counts.report(&metrics);
+        });
+        assert_eq!((told(), gone()), ((1, 2), (4, 3)));
+        let (mut log, mut lines) = (&*log, String::new());
+        log.rewind().unwrap();
+        log.read_to_string(&mut lines).unwrap();
+        assert_eq!(lines.matches("dead_letters_expired").count(), 1, "{lines}");
     }
 }

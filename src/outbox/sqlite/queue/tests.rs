@@ -144,7 +144,7 @@ fn damage_is_written_down_at_once_and_once() {
     assert!(queue.is_urgent());
     queue.defer(Pending::Corrupt(None, 7));
     queue.defer(Pending::Corrupt(Some(UserId::new("a")), 8));
-    assert_eq!(queue.pending().len(), 2);
+    assert_eq!(queue.pending().iter().map(Pending::seq).collect::<Vec<_>>(), [7, 8]);
 }
 
 #[test]
@@ -176,4 +176,29 @@ fn who_was_released_is_remembered_until_an_event_gets_through_or_too_many_others
     assert!(!queue.was_released(&users[0]) && queue.was_released(&users[1]));
     queue.forget_release(&UserId::new(&users[1]));
     assert!(!queue.was_released(&users[1]) && queue.was_released(&users[2]));
+}
+
+#[test]
+fn of_a_user_that_gets_a_gate_all_is_to_be_parked_that_is_not_yet_and_none_of_it_takes_room() {
+    let mut queue = Queue::default();
+    [waiting("a", 1), large("a", 2, WINDOW_BYTES - 1), waiting("b", 3)].into_iter().for_each(|it| queue.offer(it));
+    assert_eq!(fly(&mut queue, false), Some(1));
+    assert_eq!(queue.unparked(&UserId::new("a")), [2, 1]);
+    queue.gated(&UserId::new("a"));
+    assert!(queue.unparked(&UserId::new("a")).is_empty(), "the one in flight too");
+    queue.offer(large("c", 4, WINDOW_BYTES / 2));
+    assert!(queue.has_room());
+    assert_eq!([fly(&mut queue, false), fly(&mut queue, false), fly(&mut queue, false)], [Some(3), Some(4), None]);
+}
+
+#[test]
+fn users_are_blocked_whose_events_wait_behind_others_of_theirs() {
+    let mut queue = Queue::default();
+    [waiting("flying", 1), waiting("blocked", 2)].into_iter().for_each(|it| queue.offer(it));
+    assert_eq!([fly(&mut queue, false), fly(&mut queue, false)], [Some(1), Some(2)]);
+    let more = [waiting("blocked", 3), waiting("two", 4), waiting("two", 5), waiting("one", 6)];
+    more.into_iter().for_each(|it| queue.offer(it));
+    let mut blocked: Vec<String> = queue.blocked_users().iter().map(|user| user.as_str().to_owned()).collect();
+    blocked.sort_unstable();
+    assert_eq!(blocked, ["blocked", "two"]);
 }

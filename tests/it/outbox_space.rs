@@ -35,7 +35,7 @@ async fn a_store_full_of_bytes_has_room_again_after_deliveries() {
 }
 
 #[tokio::test]
-async fn what_comes_at_once_has_no_more_room_than_what_comes_one_by_one() {
+async fn what_comes_at_once_has_no_more_room_than_there_is() {
     const EVENT: usize = 16 << 10;
     let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 1 << 20);
     let store = fixture.open();
@@ -44,8 +44,10 @@ async fn what_comes_at_once_has_no_more_room_than_what_comes_one_by_one() {
         batch.events[0].body = vec![b'x'; EVENT].into();
         store.append(batch)
     };
-    // Twice as much as there is room for, waiting together for the writer.
-    let appends: Vec<_> = (0..128).map(|_| large()).collect();
+    // Nearly twice as much as there is room for comes while the first is being committed.
+    let held = fixture.hold_commits();
+    let appends: Vec<_> = (0..110).map(|_| large()).collect();
+    drop(held);
     let mut stored = 0;
     for append in appends {
         stored += usize::from(append.await.is_ok());

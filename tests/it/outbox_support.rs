@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -198,6 +198,7 @@ pub(crate) struct Fixture {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     failures: Arc<Mutex<VecDeque<ErrorKind>>>,
+    hold: Arc<Mutex<()>>,
 }
 
 impl Fixture {
@@ -209,14 +210,14 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = settings(&dir.path().join("outbox"));
         change(&mut settings);
-        Self { dir, metrics: Arc::default(), clock, settings, failures: Arc::default() }
+        Self { dir, metrics: Arc::default(), clock, settings, failures: Arc::default(), hold: Arc::default() }
     }
 
     pub(crate) fn try_open(&self) -> Result<Sqlite, OpenError> {
-        let failures = Arc::clone(&self.failures);
-        let before_commit = move || match failures.lock().unwrap().pop_front() {
-            Some(kind) => Err(kind.into()),
-            None => Ok(()),
+        let (failures, hold) = (Arc::clone(&self.failures), Arc::clone(&self.hold));
+        let before_commit = move || {
+            drop(hold.lock().unwrap());
+            failures.lock().unwrap().pop_front().map_or(Ok(()), |kind| Err(kind.into()))
         };
         // Here syncs have their thread wherever they may, elsewhere only on a slow disk.
         let worth_a_thread = Duration::ZERO;
@@ -232,6 +233,11 @@ impl Fixture {
     /// The next commits fail like that, one after the other.
     pub(crate) fn fail_next_commit(&self, kind: ErrorKind) {
         self.failures.lock().unwrap().push_back(kind);
+    }
+
+    /// No transaction ends as long as this is kept.
+    pub(crate) fn hold_commits(&self) -> MutexGuard<'_, ()> {
+        self.hold.lock().unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {

@@ -74,6 +74,32 @@ async fn sequence_numbers_are_never_used_again() {
     assert!(append(&store, &["a"]).await[0].seq() > first[0].seq());
 }
 
+#[tokio::test]
+async fn what_is_counted_along_is_what_counting_comes_to_whichever_way_events_go() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    let appended = append(&store, &["delivered", "late", "waits", "waits", "dead", "discarded", "replayed"]).await;
+    for claimed in claim(&store, 9).await {
+        let outcome = match claimed.event.user.as_str() {
+            "delivered" => delivered(),
+            "late" => retry(clock.now().plus(Duration::from_secs(1)), true),
+            "waits" => retry(clock.now().plus(Duration::from_secs(99)), true),
+            _ => dead(Reason::Http400),
+        };
+        store.settle(claimed.lease, outcome).await.unwrap();
+    }
+    store.discard(Selection::Ids(vec![appended[5]])).await.unwrap();
+    store.replay(Selection::Ids(vec![appended[6]]), Terms::default()).await.unwrap();
+    clock.pass(Duration::from_secs(2));
+    settle_all(&store, claim(&store, 1).await, &delivered()).await;
+    settle_all(&store, claim(&store, 1).await, &delivered()).await;
+    let ledger = store.stats().ledger;
+    assert_eq!((ledger.undelivered(), ledger.delivered, ledger.dead, ledger.discarded), (2, 3, 1, 1));
+    store.close().await;
+    fixture.books_balance();
+}
+
 // --- failing disks
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use cello_relay::metrics::Metrics;
 use cello_relay::outbox::sqlite::{OpenError, Seams, Settings, Sqlite};
 use cello_relay::outbox::{Attempt, Batch, Claimed, DeadLetters, Filter, Outbox, Outcome, Settled, State, Want};
 use cello_relay::reason::Reason;
+use rusqlite::Connection;
 use tokio::time::Instant;
 
 /// For what is at hand, though the writer may still be copying.
@@ -238,6 +239,18 @@ impl Fixture {
     /// No transaction ends as long as this is kept.
     pub(crate) fn hold_commits(&self) -> MutexGuard<'_, ()> {
         self.hold.lock().unwrap()
+    }
+
+    /// What is counted along, so that nobody has to count rows, is what counting them comes to.
+    pub(crate) fn books_balance(&self) {
+        const COUNTED: &str = "SELECT gates, failed, done, dead_bytes, key_bytes FROM state";
+        const ROWS: &str = "SELECT (SELECT count(*) FROM gate), \
+            (SELECT count(*) FROM progress JOIN event USING (seq)), (SELECT count(*) FROM done), \
+            (SELECT coalesce(sum(length(body) + length(user) + 64), 0) FROM dead), \
+            (SELECT coalesce(sum(bytes), 0) FROM idempotency)";
+        let file = Connection::open(self.path("outbox.db")).unwrap();
+        let sums = |sql| file.query_row(sql, [], |row| (0..5).map(|n| row.get(n)).collect::<Result<Vec<i64>, _>>());
+        assert_eq!(sums(COUNTED).unwrap(), sums(ROWS).unwrap(), "gates, failed, done, bytes of the dead, of keys");
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {

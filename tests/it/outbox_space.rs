@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use cello_relay::clock::Clock;
 use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route};
+use cello_relay::reason::Reason;
+use rusqlite::Connection;
 
-use crate::outbox_support::{Fixture, ManualClock, append, batch, deliver_all, numbered, until};
+use crate::outbox_support::{
+    Fixture, ManualClock, append, batch, claim, dead, deliver_all, delivered, numbered, settle_all, until,
+};
 
 #[tokio::test]
 async fn a_store_full_of_bytes_has_room_again_after_deliveries() {
@@ -135,4 +139,34 @@ async fn keys_are_forgotten_by_age_and_the_oldest_first_for_want_of_room() {
     assert_eq!(store.append(keyed(0)).await.unwrap().replayed, None, "pushed out");
     clock.pass(Duration::from_secs(86_400));
     assert_eq!(store.append(keyed(9)).await.unwrap().replayed, None, "too old");
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_forgotten_though_nothing_else_happens() {
+    let clock = Arc::new(ManualClock::new());
+    let max_age = Some(Duration::from_secs(7200));
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.dead_max_age = max_age);
+    let store = fixture.open();
+    let key = Key { route: Route::Events, key: "key".into(), body: [0; 32], notes: "".into() };
+    store.append(Batch { key: Some(key), ..batch(&["a", "b"]) }).await.unwrap();
+    let mut claimed = claim(&store, 2).await;
+    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
+    settle_all(&store, claimed, &delivered()).await;
+    let sums = || {
+        let file = Connection::open(fixture.path("outbox.db")).unwrap();
+        let sums = "SELECT done, dead, key_bytes > 0 FROM state";
+        file.query_row(sums, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap()
+    };
+    for (age, expected) in [(0, (1, 1, true)), (3600, (0, 1, true)), (7200, (0, 0, true)), (86_400, (0, 0, false))] {
+        clock.pass(Duration::from_secs(age));
+        // Seconds, as a store looks after itself only now and then.
+        until(&store, |_| {
+            clock.pass(Duration::from_secs(1));
+            sums() == expected
+        })
+        .await;
+    }
+    assert_eq!(store.stats().ledger.discarded, 1);
+    store.close().await;
+    fixture.books_balance();
 }

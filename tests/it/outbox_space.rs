@@ -15,6 +15,8 @@ use crate::outbox_support::{
     Fixture, ManualClock, append, batch, claim, dead, deliver_all, delivered, numbered, settle_all, until,
 };
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 #[tokio::test]
 async fn a_store_full_of_bytes_has_room_again_after_deliveries() {
     let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 12 << 20);
@@ -169,4 +171,25 @@ async fn what_is_too_old_is_forgotten_though_nothing_else_happens() {
     assert_eq!(store.stats().ledger.discarded, 1);
     store.close().await;
     fixture.books_balance();
+}
+
+#[tokio::test]
+async fn an_idle_store_that_has_nothing_to_forget_yet_writes_nothing() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.dead_max_age = Some(DAY));
+    let store = fixture.open();
+    let key = Key { route: Route::Events, key: "key".into(), body: [0; 32], notes: "".into() };
+    store.append(Batch { key: Some(key), ..batch(&["a", "b"]) }).await.unwrap();
+    let mut claimed = claim(&store, 2).await;
+    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
+    settle_all(&store, claimed, &delivered()).await;
+    let commits = fixture.metrics.outbox_commit.get_sample_count();
+    // Less than an hour, in which nothing gets too old.
+    for _ in 0..500 {
+        clock.pass(Duration::from_secs(6));
+        store.ignore_backoff(false);
+        tokio::task::yield_now().await;
+    }
+    store.close().await;
+    assert_eq!(fixture.metrics.outbox_commit.get_sample_count(), commits);
 }

@@ -110,11 +110,15 @@ impl Writer {
         }
     }
 
-    /// Nothing is open or being synced afterwards.
+    /// Nothing is open or being synced afterwards, and nobody waits for what comes next.
     pub(super) fn finish_all(&mut self) -> Result<(), Fault> {
         self.land_synced(true)?;
         self.push_on()?;
-        self.land_synced(true)
+        self.land_synced(true)?;
+        if !self.answers.is_empty() {
+            self.give_answers();
+        }
+        Ok(())
     }
 
     /// Memory follows a commit: what ended leaves the queue, what is new enters it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cello_relay::clock::Clock;
+use cello_relay::outbox::sqlite::Sqlite;
 use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route};
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
@@ -143,17 +144,22 @@ async fn keys_are_forgotten_by_age_and_the_oldest_first_for_want_of_room() {
     assert_eq!(store.append(keyed(9)).await.unwrap().replayed, None, "too old");
 }
 
+/// What a store remembers for a time: a key, a delivered event and a dead letter.
+async fn leave_one_of_each(store: &Sqlite) {
+    let key = Key { route: Route::Events, key: "key".into(), body: [0; 32], notes: "".into() };
+    store.append(Batch { key: Some(key), ..batch(&["a", "b"]) }).await.unwrap();
+    let mut claimed = claim(store, 2).await;
+    settle_all(store, claimed.split_off(1), &dead(Reason::Http400)).await;
+    settle_all(store, claimed, &delivered()).await;
+}
+
 #[tokio::test]
 async fn what_is_too_old_is_forgotten_though_nothing_else_happens() {
     let clock = Arc::new(ManualClock::new());
     let max_age = Some(Duration::from_secs(7200));
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.dead_max_age = max_age);
     let store = fixture.open();
-    let key = Key { route: Route::Events, key: "key".into(), body: [0; 32], notes: "".into() };
-    store.append(Batch { key: Some(key), ..batch(&["a", "b"]) }).await.unwrap();
-    let mut claimed = claim(&store, 2).await;
-    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
-    settle_all(&store, claimed, &delivered()).await;
+    leave_one_of_each(&store).await;
     let sums = || {
         let file = Connection::open(fixture.path("outbox.db")).unwrap();
         let sums = "SELECT done, dead, key_bytes > 0 FROM state";
@@ -178,11 +184,7 @@ async fn an_idle_store_that_has_nothing_to_forget_yet_writes_nothing() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| settings.dead_max_age = Some(DAY));
     let store = fixture.open();
-    let key = Key { route: Route::Events, key: "key".into(), body: [0; 32], notes: "".into() };
-    store.append(Batch { key: Some(key), ..batch(&["a", "b"]) }).await.unwrap();
-    let mut claimed = claim(&store, 2).await;
-    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
-    settle_all(&store, claimed, &delivered()).await;
+    leave_one_of_each(&store).await;
     let commits = fixture.metrics.outbox_commit.get_sample_count();
     // Less than an hour, in which nothing gets too old.
     for _ in 0..500 {

@@ -241,7 +241,7 @@ impl Fixture {
         self.hold.lock().unwrap()
     }
 
-    /// What is counted along, so that nobody has to count rows, is what counting them comes to.
+    /// What is counted along, so that nobody has to count rows, is what counting them comes to. For a closed store.
     pub(crate) fn books_balance(&self) {
         const COUNTED: &str = "SELECT gates, failed, done, dead_bytes, key_bytes FROM state";
         const ROWS: &str = "SELECT (SELECT count(*) FROM gate), \

@@ -11,6 +11,7 @@ mod outbox_damage;
 mod outbox_file;
 mod outbox_flips;
 mod outbox_model;
+mod outbox_order;
 mod outbox_space;
 mod outbox_support;
 mod outbox_versions;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -18,7 +19,7 @@ use rusqlite::Connection;
 
 use crate::outbox_support::{
     Fixture, ManualClock, PATIENCE, append, attempt, batch, claim, dead, deliver_all, deliver_what_is_left, delivered,
-    event, ids, numbered, settle_all, until,
+    event, ids, numbered, retry, settle_all, until,
 };
 
 // --- a place that is lost
@@ -204,22 +205,27 @@ async fn a_directory_that_was_removed_and_taken_by_another_relay_is_left_to_it()
 
 #[tokio::test]
 async fn an_event_that_is_not_what_was_stored_is_never_sent() {
-    let fixture = Fixture::new();
-    let store = fixture.open();
-    let appended = append(&store, &["a", "a", "b"]).await;
-    drop(store);
-    let file = Connection::open(fixture.path("outbox.db")).unwrap();
-    file.execute("UPDATE event SET body = 'other' WHERE seq = ?", [appended[0].seq() as i64]).unwrap();
-    drop(file);
-    let store = fixture.open();
-    let claimed = claim(&store, 10).await;
-    assert!(claimed.iter().all(|claimed| claimed.id != appended[0]));
-    settle_all(&store, claimed, &delivered()).await;
-    deliver_all(&store).await;
-    let detail = store.show(appended[0]).await.unwrap().unwrap();
-    assert_eq!((detail.listed.report.state, detail.listed.report.reason), (State::Dead, Some(Reason::Corrupt)));
-    assert_eq!(&detail.body[..], b"other", "the bytes are kept");
-    assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 2, dead: 1, ..Ledger::default() });
+    for has_failed in [false, true] {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let appended = append(&store, &["a", "a", "b"]).await;
+        if has_failed {
+            settle_all(&store, claim(&store, 1).await, &retry(fixture.clock.now(), false)).await;
+        }
+        drop(store);
+        let file = Connection::open(fixture.path("outbox.db")).unwrap();
+        file.execute("UPDATE event SET body = 'other' WHERE seq = ?", [appended[0].seq() as i64]).unwrap();
+        drop(file);
+        let store = fixture.open();
+        assert_eq!(
+            deliver_all(&store).await.into_iter().collect::<BTreeSet<_>>(),
+            appended[1..].iter().copied().collect()
+        );
+        let detail = store.show(appended[0]).await.unwrap().unwrap();
+        assert_eq!((detail.listed.report.state, detail.listed.report.reason), (State::Dead, Some(Reason::Corrupt)));
+        assert_eq!(&detail.body[..], b"other", "the bytes are kept");
+        assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 2, dead: 1, ..Ledger::default() });
+    }
 }
 
 #[tokio::test]

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cello_relay::clock::Clock;
-use cello_relay::event::EventId;
 use cello_relay::outbox::sqlite::{OpenError, offline};
 use cello_relay::outbox::{
-    AppendError, Batch, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, State, Terms,
+    AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, State, Terms,
 };
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
@@ -158,73 +157,6 @@ async fn a_lease_from_before_a_failure_is_lost_though_its_event_is_in_flight_aga
     drop(store);
     let store = fixture.open();
     assert_eq!(ids(&claim(&store, 9).await), appended, "neither ended nor taken for sent");
-}
-
-// --- order under load
-
-#[tokio::test]
-async fn a_user_with_thousands_of_events_keeps_order_and_delays_nobody() {
-    let fixture = Fixture::new();
-    let store = fixture.open();
-    for n in 0..4 {
-        let events = (0..1000).map(|m| event("busy", n * 1000 + m)).collect();
-        store.append(Batch { events, key: None }).await.unwrap();
-    }
-    append(&store, &["other"]).await;
-    let busy = claim(&store, 1).await;
-    let other = claim(&store, 8).await;
-    assert_eq!(other[0].event.user.as_str(), "other");
-    settle_all(&store, [busy, other].into_iter().flatten().collect(), &delivered()).await;
-    drop(store);
-    let store = fixture.open();
-    let mut last = 0;
-    for _ in 0..600 {
-        let claimed = claim(&store, 8).await;
-        assert_eq!(claimed.len(), 1);
-        assert!(claimed[0].id.seq() == last + 1 || last == 0, "in order, one by one");
-        last = claimed[0].id.seq();
-        settle_all(&store, claimed, &delivered()).await;
-    }
-}
-
-#[tokio::test]
-async fn a_dead_letter_replayed_right_after_a_restart_takes_its_old_place() {
-    let clock = Arc::new(ManualClock::new());
-    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
-    let store = fixture.open();
-    let appended = append(&store, &["x", "a", "a", "a"]).await;
-    let mut claimed = claim(&store, 2).await;
-    settle_all(&store, claimed.split_off(1), &dead(Reason::Http400)).await;
-    let at = clock.now().plus(Duration::from_secs(60));
-    settle_all(&store, claim(&store, 1).await, &retry(at, false)).await;
-    drop(store);
-    // The queue is to be read again from x on, so that the replayed event lies ahead of the reading,
-    // but before those of its user that are parked.
-    let store = fixture.open();
-    assert_eq!(store.replay(Selection::Ids(vec![appended[1]]), Terms::everything()).await.unwrap().count, 1);
-    clock.pass(Duration::from_secs(61));
-    let order = deliver_all(&store).await;
-    let of_a: Vec<EventId> = order.into_iter().filter(|id| *id != appended[0]).collect();
-    assert_eq!(of_a, appended[1..]);
-}
-
-#[tokio::test]
-async fn a_clock_that_is_set_back_does_not_delay_a_retry() {
-    let clock = Arc::new(ManualClock::new());
-    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
-    let store = fixture.open();
-    let appended = append(&store, &["a", "b"]).await;
-    let at = clock.now().plus(Duration::from_secs(60));
-    settle_all(&store, claim(&store, 2).await, &retry(at, false)).await;
-    clock.set_back(Duration::from_secs(86_400));
-    clock.pass(Duration::from_secs(61));
-    let claimed = claim(&store, 1).await;
-    assert_eq!(ids(&claimed), appended[..1], "while it runs");
-    drop((store, claimed));
-    clock.set_back(Duration::from_secs(86_400));
-    let store = fixture.open();
-    clock.pass(Duration::from_secs(61));
-    assert_eq!(claim(&store, 2).await.len(), 2, "and across a restart");
 }
 
 // --- the file and its place

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use cello_relay::clock::Clock;
 use cello_relay::outbox::sqlite::Sqlite;
-use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route};
+use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route, Settled};
 use cello_relay::reason::Reason;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use crate::outbox_support::{
     Fixture, ManualClock, append, batch, claim, dead, deliver_all, delivered, numbered, settle_all, until,
@@ -140,8 +140,33 @@ async fn keys_are_forgotten_by_age_and_the_oldest_first_for_want_of_room() {
         assert!(store.append(keyed(key)).await.unwrap().replayed.is_some());
     }
     assert_eq!(store.append(keyed(0)).await.unwrap().replayed, None, "pushed out");
-    clock.pass(Duration::from_secs(86_400));
-    assert_eq!(store.append(keyed(9)).await.unwrap().replayed, None, "too old");
+    clock.pass(DAY - Duration::from_millis(1));
+    assert!(store.append(keyed(9)).await.unwrap().replayed.is_some(), "not yet");
+    clock.pass(Duration::from_millis(1));
+    append(&store, &["a"]).await;
+    store.close().await;
+    let file = Connection::open(fixture.path("outbox.db")).unwrap();
+    let bytes = |row: &Row<'_>| row.get::<_, i64>(0);
+    assert_eq!(file.query_row("SELECT key_bytes FROM state", [], bytes).unwrap(), 0, "too old");
+}
+
+#[tokio::test]
+async fn dead_letters_have_half_of_the_room_and_all_of_it() {
+    const MIB: usize = 1 << 20;
+    let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 16 << 20);
+    let store = fixture.open();
+    let die = async |bytes: usize| {
+        let mut batch = batch(&["a"]);
+        // With what an event takes beside its body and user.
+        batch.events[0].body = vec![b'x'; bytes - 64 - "a".len()].into();
+        store.append(batch).await.unwrap();
+        store.settle(claim(&store, 1).await.remove(0).lease, dead(Reason::Http400)).await.unwrap()
+    };
+    for bytes in [MIB, MIB, MIB, MIB, MIB, MIB, MIB, MIB - 1024] {
+        assert_eq!((die(bytes).await, store.stats().dead_letters_full), (Settled::Done, false));
+    }
+    assert_eq!((die(1024).await, store.stats().dead_letters_full), (Settled::Done, true), "the last that has room");
+    assert_eq!(die(100).await, Settled::HeldBack);
 }
 
 /// What a store remembers for a time: a key, a delivered event and a dead letter.

@@ -241,7 +241,8 @@ impl Fixture {
         self.hold.lock().unwrap()
     }
 
-    /// What is counted along, so that nobody has to count rows, is what counting them comes to. For a closed store.
+    /// What is counted along, so that nobody has to count rows, is what counting them comes to, and no row tells of an
+    /// event that is not there. For a closed store.
     pub(crate) fn books_balance(&self) {
         const COUNTED: &str = "SELECT gates, failed, done, dead_bytes, key_bytes FROM state";
         const ROWS: &str = "SELECT (SELECT count(*) FROM gate), \
@@ -251,6 +252,17 @@ impl Fixture {
         let file = Connection::open(self.path("outbox.db")).unwrap();
         let sums = |sql| file.query_row(sql, [], |row| (0..5).map(|n| row.get(n)).collect::<Result<Vec<i64>, _>>());
         assert_eq!(sums(COUNTED).unwrap(), sums(ROWS).unwrap(), "gates, failed, done, bytes of the dead, of keys");
+        for strays in [
+            "parked WHERE seq NOT IN (SELECT seq FROM event) OR user NOT IN (SELECT user FROM gate)",
+            "gate WHERE user NOT IN (SELECT user FROM parked)",
+            "unsure WHERE seq NOT IN (SELECT seq FROM event UNION SELECT seq FROM dead)",
+            "attempt WHERE seq NOT IN (SELECT seq FROM event UNION SELECT seq FROM dead)",
+            "progress WHERE seq NOT IN (SELECT seq FROM event)",
+            "intent WHERE seq NOT IN (SELECT seq FROM event)",
+        ] {
+            let count = file.query_row(&format!("SELECT count(*) FROM {strays}"), [], |row| row.get::<_, i64>(0));
+            assert_eq!(count.unwrap(), 0, "{strays}");
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {

@@ -16,8 +16,6 @@ use crate::outbox::{Claimed, Lease, Progress, Want};
 
 /// Rows read at a time.
 const SLICE: u64 = 256;
-/// Slices read for one claim before commands have their turn again.
-const SLICES: u32 = 8;
 
 /// One call of [`Store::hand_out`].
 pub(super) struct Round<'a> {
@@ -34,13 +32,13 @@ impl Store {
             true => Timestamp::from_millis(i64::MAX),
             false => self.pace.now(env.clock.now(), env.clock.instant()),
         };
-        let (mut claimed, mut slices) = (Vec::new(), 0);
+        let mut claimed = Vec::new();
         while claimed.len() < round.want.max {
             if let Some(flight) = self.next(round.want.rotate, due)? {
                 claimed.push(self.launch(flight, round.returns));
-            } else if slices < SLICES && self.can_read() {
+            } else if self.can_read() {
+                // Ends soon: the window fills, and so does what is to be written.
                 self.read_slice()?;
-                slices += 1;
             } else {
                 break;
             }

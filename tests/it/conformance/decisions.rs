@@ -40,6 +40,18 @@ async fn what_cello_may_have_counted_is_replayed_only_if_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_decision_about_hundreds_of_dead_letters_takes_each_of_them_once() {
+    each(0, async |subject| {
+        let users: Vec<String> = (0..300).map(|n| format!("user-{n}")).collect();
+        bury(&subject, &users.iter().map(|user| (user.as_str(), Reason::Ambiguous)).collect::<Vec<_>>()).await;
+        let done = subject.store.replay(all(), Terms::default()).await.unwrap();
+        assert_eq!((done.count, done.passed_over), (0, 300));
+        assert_eq!(subject.store.discard(all()).await.unwrap(), 300);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn that_cello_may_have_an_event_is_known_though_no_attempt_was_burned_for_it() {
     each(0, async |subject| {
         let id = append(&*subject.store, &["a"]).await[0];

@@ -89,8 +89,12 @@ impl Shared {
 
     /// Asks or tells the governor something, and shows what changed.
     pub(super) fn govern<R>(&self, act: impl FnOnce(&mut Governor) -> R) -> R {
+        self.change(|state| act(&mut state.governor))
+    }
+
+    fn change<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act(&mut state.governor);
+        let result = act(&mut state);
         let view = state.governor.view();
         if view != state.shown {
             self.show(&mut state, view);
@@ -160,17 +164,14 @@ impl Shared {
     /// Pauses delivery until the order says; one that is over ends a pause.
     pub(super) fn pause(&self, pause: Pause) {
         let (now, wall) = (self.deps.clock.instant(), self.deps.clock.now());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match pause.left(wall) {
-            // A pause beyond the end of time lasts until resumed.
-            Some(left) => state.governor.pause(left.and_then(|left| now.checked_add(left))),
-            None => state.governor.resume(),
-        }
-        state.pause = Some(pause);
-        let view = state.governor.view();
-        if view != state.shown {
-            self.show(&mut state, view);
-        }
+        self.change(|state| {
+            state.pause = Some(pause);
+            match pause.left(wall) {
+                // A pause beyond the end of time lasts until resumed.
+                Some(left) => state.governor.pause(left.and_then(|left| now.checked_add(left))),
+                None => state.governor.resume(),
+            }
+        });
     }
 
     /// What an operator sees.
@@ -282,3 +283,7 @@ impl Shared {
         self.origin + Duration::from_millis(self.beat_ms.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+#[path = "shared/tests.rs"]
+mod tests;

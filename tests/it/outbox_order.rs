@@ -76,6 +76,21 @@ async fn a_user_that_waits_is_not_handed_out_before_its_time_for_having_been_giv
 }
 
 #[tokio::test]
+async fn a_user_that_was_given_back_comes_after_all_others_also_those_that_are_not_read_yet() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    store.append(numbered(1, 300)).await.unwrap();
+    append(&store, &["other"]).await;
+    drop(store);
+    let store = fixture.open();
+    for expected in ["user-0", "other", "user-0"] {
+        let claimed = store.claim(Want { max: 1, rotate: true }).await;
+        assert_eq!(users(&claimed), [expected]);
+        settle_all(&store, claimed, &Outcome::Release).await;
+    }
+}
+
+#[tokio::test]
 async fn a_dead_letter_does_not_overtake_another_that_was_put_back_and_is_not_read_yet() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});

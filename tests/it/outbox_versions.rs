@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,15 +132,17 @@ async fn a_file_two_versions_newer_is_refused_and_left_as_it_is() {
     let file = Connection::open(fixture.path("outbox.db")).unwrap();
     file.pragma_update(None, "user_version", next + 1).unwrap();
     drop(file);
-    let before = std::fs::read(fixture.path("outbox.db")).unwrap();
+    let before = fs::read(fixture.path("outbox.db")).unwrap();
     let Err(OpenError::TooNew { found, .. }) = fixture.try_open() else { panic!("opened") };
     assert_eq!(found, next + 1);
-    assert_eq!(std::fs::read(fixture.path("outbox.db")).unwrap(), before);
+    assert_eq!(fs::read(fixture.path("outbox.db")).unwrap(), before);
 }
 
 #[test]
 fn every_statement_that_inserts_names_its_columns() {
-    let sql = include_str!("../../src/outbox/sqlite/sql.rs");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/outbox/sqlite/sql");
+    let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).chain([folder.with_extension("rs")]);
+    let sql: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     let into = sql.match_indices(" INTO ").map(|(at, word)| sql[at + word.len()..].split([' ', '\n']));
     let mut seen = 0;
     for mut words in into {

@@ -11,15 +11,10 @@ use super::place::Place;
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
-use super::sql::{Sql, TO_VERSION_2, TO_VERSION_3};
+use super::sql::{MIGRATIONS, SCHEMA_VERSION, Sql};
 use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
-
-/// The schema version this release writes; one version newer is opened too, as changes are additive.
-pub(super) const SCHEMA_VERSION: i64 = 3;
-/// `MIGRATIONS[n]` leads from version n + 1 to n + 2.
-pub(super) const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3];
 
 /// The base URL the events are for.
 pub(super) const META_UPSTREAM: &str = "upstream";

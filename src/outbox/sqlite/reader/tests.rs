@@ -1,4 +1,4 @@
-use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES, PASS};
+use super::super::sql::{DEAD, DEAD_OF_REASON, DEAD_OF_USER, FAILED, LINE, LINES, MIGRATIONS, PASS};
 use super::*;
 use crate::clock::Timestamp;
 use crate::event::{Event, Trigger, UserId};
@@ -7,7 +7,7 @@ use crate::reason::Reason;
 fn tables(dir: &std::path::Path) -> Sql {
     let sql = Sql::open(&dir.join("outbox.db")).expect("opens");
     sql.create().expect("makes tables");
-    for steps in super::super::store::MIGRATIONS {
+    for steps in MIGRATIONS {
         sql.migrate(steps).expect("migrates");
     }
     sql

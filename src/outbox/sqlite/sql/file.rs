@@ -1,0 +1,118 @@
+//! The file itself: its pages, its WAL, its soundness.
+
+use rusqlite::Result;
+
+use super::{Sql, uint};
+
+impl Sql {
+    /// Overwrites whatever is deleted from now on, also pages that get free; or goes back to the cheaper way.
+    pub(in super::super) fn overwrite_all(&self, all: bool) -> Result<()> {
+        self.conn.execute_batch(if all { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = FAST" })
+    }
+
+    /// Pages in use and free pages of the file.
+    pub(in super::super) fn pages(&self) -> Result<(u64, u64)> {
+        let count = |sql: &str| self.one(sql, [], |row| row.get(0).map(uint)).map(Option::unwrap_or_default);
+        let (all, free) = (count("PRAGMA page_count")?, count("PRAGMA freelist_count")?);
+        Ok((all.saturating_sub(free), free))
+    }
+
+    /// Frames in the WAL that a next commit would be written behind.
+    pub(in super::super) fn wal_frames(&self) -> Result<u64> {
+        let frames = self.one("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+            let (all, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(if all == moved { 0 } else { uint(all) })
+        })?;
+        Ok(frames.unwrap_or(0))
+    }
+
+    /// Moves the WAL into the database, syncs it, and lets the WAL start over; says whether all of
+    /// it was moved (a reader may hold some back).
+    pub(in super::super) fn checkpoint(&self) -> Result<bool> {
+        self.checkpoint_as("PRAGMA wal_checkpoint(RESTART)")
+    }
+
+    /// Moves the WAL into the database, syncs it, and empties the WAL file.
+    pub(in super::super) fn checkpoint_and_truncate(&self) -> Result<bool> {
+        self.checkpoint_as("PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn checkpoint_as(&self, sql: &str) -> Result<bool> {
+        Ok(self.one(sql, [], |row| row.get::<_, i64>(0))?.unwrap_or(1) == 0)
+    }
+
+    /// Gives up to `pages` free pages back to the volume, as one transaction.
+    pub(in super::super) fn vacuum(&self, pages: u64) -> Result<()> {
+        // It frees a page with each row, and what takes one row only (`execute_batch`) commits behind the first.
+        let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// SQLite's own check of the whole file; the findings, or none.
+    pub(in super::super) fn check(&self) -> Result<Vec<String>> {
+        let findings: Vec<String> = self.all("PRAGMA integrity_check(20)", [], |row| row.get(0))?;
+        Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
+    }
+
+    /// How many waiting events an opening does not read though they are not parked. There must be none.
+    pub(in super::super) fn stranded(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM event WHERE seq < (SELECT mark FROM state) AND NOT EXISTS \
+                   (SELECT 1 FROM parked WHERE parked.user = event.user AND parked.seq = event.seq)";
+        Ok(self.one(sql, [], |row| row.get(0).map(uint))?.unwrap_or_default())
+    }
+
+    /// How SQLite finds what listings and decisions ask for, a line a step; for tests.
+    #[cfg(test)]
+    pub(in super::super) fn plan(&self, sql: &str) -> Result<Vec<String>> {
+        let mut statement = self.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let values = vec![1_i64; statement.parameter_count()];
+        statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?.collect()
+    }
+
+    /// How many steps of SQLite's machine a statement takes; for tests.
+    #[cfg(test)]
+    pub(in super::super) fn steps(&self, sql: &str, params: impl rusqlite::Params) -> Result<i32> {
+        let mut statement = self.conn.prepare(sql)?;
+        statement.execute(params)?;
+        Ok(statement.get_status(rusqlite::StatementStatus::VmStep))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made() -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outbox.db");
+        Sql::open(&path).unwrap().create().unwrap();
+        (dir, path)
+    }
+
+    /// What an earlier process left in the WAL may not be durable; a commit behind it would be answered as if it were.
+    #[test]
+    fn opening_a_file_again_writes_nothing_to_its_wal() {
+        let (dir, path) = made();
+        let wal = || std::fs::read(dir.path().join("outbox.db-wal")).unwrap();
+        let before = wal();
+        let sql = Sql::open(&path).unwrap();
+        assert!(wal() == before, "{} and {} bytes", before.len(), wal().len());
+        sql.set_meta("key", "value").unwrap();
+        assert!(wal() != before);
+    }
+
+    #[test]
+    fn as_many_pages_as_asked_for_are_given_back_at_once() {
+        let (_dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        sql.set_meta("key", &"x".repeat(100 * 4096)).unwrap();
+        sql.set_meta("key", "").unwrap();
+        let pages = |name| sql.conn.pragma_query_value::<i64, _>(None, name, |row| row.get(0)).unwrap();
+        let (free, all) = (pages("freelist_count"), pages("page_count"));
+        assert!(free >= 100, "{free}");
+        sql.vacuum(64).unwrap();
+        assert_eq!((pages("freelist_count"), pages("page_count")), (free - 64, all - 64));
+    }
+}

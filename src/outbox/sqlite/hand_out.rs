@@ -197,3 +197,7 @@ fn waiting(row: Row) -> Waiting {
 fn fresh(waiting: Waiting) -> Flight {
     Flight { waiting, progress: Progress::default(), parked: false, intended: false }
 }
+
+#[cfg(test)]
+#[path = "hand_out/tests.rs"]
+mod tests;

@@ -31,6 +31,8 @@ mod salvage;
 mod shared;
 mod sql;
 mod store;
+#[cfg(test)]
+mod testing;
 mod volume;
 mod wal;
 mod writer;

@@ -261,8 +261,7 @@ impl Store {
         let user = &flight.waiting.event.user;
         let now = env.clock.now();
         self.gate(env, user, Some(at.since(now)))?;
-        self.sql.park(user, seq)?;
-        Ok(())
+        Ok(self.sql.park(user, seq)?)
     }
 
     // --- lines behind gates
@@ -298,10 +297,7 @@ impl Store {
 
     /// An event ended: the next one of its user is due, or the gate goes.
     pub(super) fn leave_line(&mut self, env: &Env, user: &UserId, seq: u64) -> Result<(), Fault> {
-        if !self.is_gated(user)? {
-            return Ok(());
-        }
-        if !self.sql.unpark(user, seq)? {
+        if !self.is_gated(user)? || !self.sql.unpark(user, seq)? {
             return Ok(());
         }
         if self.sql.first_parked(user)?.is_some() {
@@ -326,8 +322,7 @@ impl Store {
             self.counts.buried.push((seq, why));
         }
         self.bury_after(env, seq, why, user.as_ref(), attempts)?;
-        self.sql.delete_intent(seq)?;
-        Ok(())
+        Ok(self.sql.delete_intent(seq)?)
     }
 
     fn bury_after(
@@ -396,3 +391,7 @@ impl Store {
             || self.has_outlived(env)?)
     }
 }
+
+#[cfg(test)]
+#[path = "apply/tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 
 mod access;
 mod bearer;
+mod complaints;
 mod h2;
 mod hostile;
 mod raw;

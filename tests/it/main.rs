@@ -7,6 +7,7 @@ mod erase;
 mod forwarder;
 mod http;
 mod ingress;
+mod logged;
 mod outbox_damage;
 mod outbox_file;
 mod outbox_flips;

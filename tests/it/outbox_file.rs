@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cello_relay::clock::Clock;
+use cello_relay::metrics::Discarded;
 use cello_relay::outbox::sqlite::{OpenError, offline};
 use cello_relay::outbox::{
     AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, State, Terms,
@@ -95,6 +96,8 @@ async fn what_is_counted_along_is_what_counting_comes_to_whichever_way_events_go
     settle_all(&store, claim(&store, 1).await, &delivered()).await;
     let ledger = store.stats().ledger;
     assert_eq!((ledger.undelivered(), ledger.delivered, ledger.dead, ledger.discarded), (2, 3, 1, 1));
+    let decided = (fixture.metrics.replayed.get(), fixture.metrics.discarded.with(Discarded::Operator).get());
+    assert_eq!(decided, (1, 1));
     store.close().await;
     fixture.books_balance();
 }

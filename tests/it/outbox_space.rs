@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cello_relay::clock::Clock;
+use cello_relay::metrics::Discarded;
 use cello_relay::outbox::sqlite::Sqlite;
 use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route, Settled};
 use cello_relay::reason::Reason;
@@ -199,7 +200,7 @@ async fn what_is_too_old_is_forgotten_though_nothing_else_happens() {
         })
         .await;
     }
-    assert_eq!(store.stats().ledger.discarded, 1);
+    assert_eq!((store.stats().ledger.discarded, fixture.metrics.discarded.with(Discarded::Operator).get()), (1, 1));
     store.close().await;
     fixture.books_balance();
 }

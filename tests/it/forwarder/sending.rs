@@ -1,8 +1,6 @@
 //! How sends are bounded, ordered and paced.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cello_relay::cello::{Judgement, Verdict};
@@ -12,6 +10,7 @@ use cello_relay::reason::Reason;
 use proptest::prelude::*;
 
 use super::world::{Call, MINUTE, SECOND, World, settings, status};
+use crate::logged::Logged;
 
 #[tokio::test(start_paused = true)]
 async fn never_are_more_sends_under_way_than_the_concurrency() {
@@ -102,26 +101,9 @@ async fn an_outcome_that_could_not_be_stored_is_sent_again_without_haste() {
     assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND));
 }
 
-/// Log lines of this thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let log = Logged::from_now();
     let world = World::start(|call| {
         let answer = status(if call.user == "jane" { 200 } else { 400 });
         let (request_id, message) = (Some("req-1".into()), Some("joe is unknown".into()));
@@ -131,7 +113,7 @@ async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
     world.outbox.until(|outbox| outbox.delivered().len() + outbox.dead().len() == 2).await;
     world.handle.stop();
     world.running.await.unwrap();
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let line = |id: EventId| text.lines().find(|line| line.contains(&id.to_string())).unwrap();
     assert!(line(jane).contains(r#""event":"delivered""#) && line(jane).contains(r#""upstream_request_id":"req-1""#));
     assert!(line(joe).contains(r#""event":"dead_lettered""#) && line(joe).contains(r#""reason":"http_400""#));

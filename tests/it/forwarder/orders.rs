@@ -14,14 +14,17 @@ async fn a_pause_lets_the_sent_finish_and_starts_nothing_until_resumed() {
     world.post_users(0, 100);
     world.delivered(1).await;
     world.handle.pause(None);
+    assert_eq!(*world.handle.flow().borrow(), Flow::Paused, "whoever asks next sees it");
     world.handle.idle().await;
     let sent = world.cello.calls().len();
     assert_eq!(world.outbox.delivered().len(), sent);
     world.pass(DAY).await;
     assert_eq!(world.cello.calls().len(), sent);
     assert_eq!((*world.handle.flow().borrow(), world.metrics.paused.get()), (Flow::Paused, 1));
+    assert!(world.handle.snapshot().paused.is_some_and(|pause| pause.until.is_none()));
     world.handle.resume();
     world.delivered(100).await;
+    assert_eq!(world.handle.snapshot().paused, None);
     assert_eq!((*world.handle.flow().borrow(), world.metrics.paused.get()), (Flow::Ok, 0));
 }
 

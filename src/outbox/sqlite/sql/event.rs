@@ -163,3 +163,37 @@ impl Sql {
         self.all("SELECT seq FROM intent", [], |row| row.get(0).map(uint))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+
+    #[test]
+    fn a_look_at_what_waits_tells_where_to_go_on_if_there_may_be_more() {
+        let sql = Bench::with(&["a", "b", "a"], 1).store.sql;
+        let look = |seq, limit, user: Option<&str>, stop_at| {
+            let mut seen = Vec::new();
+            let next = sql.lines_from(seq, limit, user.map(UserId::new).as_ref(), |line| {
+                seen.push(line.id.seq());
+                line.id.seq() != stop_at
+            });
+            (seen, next.unwrap())
+        };
+        assert_eq!(look(0, 2, None, 9), (vec![1, 2], Some(3)));
+        assert_eq!(look(3, 2, None, 9), (vec![3], None));
+        assert_eq!(look(0, 3, None, 9), (vec![1, 2, 3], Some(4)));
+        assert_eq!(look(0, 9, Some("a"), 9), (vec![1, 3], None));
+        assert_eq!(look(0, 9, None, 1), (vec![1], Some(2)));
+    }
+
+    #[test]
+    fn a_row_of_another_file_is_stored_unless_its_sequence_is_taken() {
+        let sql = Bench::with(&["a"], 1).store.sql;
+        let row = sql.event(1).unwrap().unwrap();
+        assert!(!sql.restore_event(&row).unwrap());
+        sql.delete_event(1).unwrap();
+        assert!(sql.restore_event(&row).unwrap());
+        assert!(sql.event(1).unwrap().is_some_and(|row| row.is_intact()));
+    }
+}

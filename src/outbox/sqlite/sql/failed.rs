@@ -126,3 +126,25 @@ impl Sql {
         self.run(sql, [])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+
+    #[test]
+    fn what_cello_may_have_is_known_until_the_event_is_gone() {
+        let sql = Bench::with(&["a"], 1).store.sql;
+        let at = Timestamp::from_millis(1);
+        let attempt = Attempt { at, reason: Reason::Timeout, status: None, request_id: None, message: None };
+        assert!(!sql.has_unsure().unwrap());
+        for seq in [1, 2] {
+            sql.set_unsure(seq, &attempt).unwrap();
+        }
+        sql.trim_unsure().unwrap();
+        assert_eq!((sql.unsure(1).unwrap(), sql.unsure(2).unwrap()), (Some(attempt), None));
+        assert!(sql.has_unsure().unwrap());
+        assert!(!sql.delete_unsure(2).unwrap() && sql.delete_unsure(1).unwrap());
+        assert!(!sql.has_unsure().unwrap());
+    }
+}

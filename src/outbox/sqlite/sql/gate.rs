@@ -85,3 +85,38 @@ impl Sql {
         self.one(sql, [user.as_str()], |row| row.get(0).map(uint))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn users_that_are_due_are_found_longest_ago_first_and_who_is_next_after_them_is_known() {
+        let (sql, now) = (Bench::with(&[], 0).store.sql, Timestamp::from_millis(1_000_000));
+        let dues =
+            [("late", now.plus(MINUTE)), ("now", now), ("past", now.minus(MINUTE)), ("last", now.plus(2 * MINUTE))];
+        for (user, due) in dues {
+            sql.set_gate(&UserId::new(user), Gate { due, wait: MINUTE }).unwrap();
+        }
+        let mut found = Vec::new();
+        let none = sql.find_due(now, |user| {
+            found.push(user.to_owned());
+            false
+        });
+        assert_eq!((none.unwrap(), found), (None, vec!["past".to_owned(), "now".to_owned()]));
+        assert_eq!(sql.next_due(now).unwrap(), Some(now.plus(MINUTE)));
+        assert_eq!(sql.next_due(now.plus(2 * MINUTE)).unwrap(), None);
+    }
+
+    #[test]
+    fn an_event_leaves_its_users_line_once_and_another_users_never() {
+        let (sql, user) = (Bench::with(&[], 0).store.sql, UserId::new("a"));
+        sql.park(&user, 7).unwrap();
+        assert!(!sql.unpark(&user, 8).unwrap() && !sql.unpark(&UserId::new("b"), 7).unwrap());
+        assert!(sql.unpark(&user, 7).unwrap());
+        assert!(!sql.unpark(&user, 7).unwrap());
+    }
+}

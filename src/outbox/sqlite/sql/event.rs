@@ -168,6 +168,7 @@ impl Sql {
 mod tests {
     use super::*;
     use crate::outbox::sqlite::testing::Bench;
+    use crate::reason::Reason;
 
     #[test]
     fn a_look_at_what_waits_tells_where_to_go_on_if_there_may_be_more() {
@@ -195,5 +196,13 @@ mod tests {
         sql.delete_event(1).unwrap();
         assert!(sql.restore_event(&row).unwrap());
         assert!(sql.event(1).unwrap().is_some_and(|row| row.is_intact()));
+    }
+
+    #[test]
+    fn what_waits_and_is_dead_below_a_sequence_is_counted_with_the_bytes_of_the_dead() {
+        let sql = Bench::with(&["a", "bb"], 10).store.sql;
+        sql.bury(2, Timestamp::from_millis(1), Reason::Http400, 1).unwrap();
+        let counts = [1, 2, 3].map(|seq| sql.count_below(seq).unwrap());
+        assert_eq!(counts, [(0, 0, 0), (1, 0, 0), (1, 1, 10 + 2 + OVERHEAD_BYTES)]);
     }
 }

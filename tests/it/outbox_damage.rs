@@ -229,6 +229,26 @@ async fn an_event_that_is_not_what_was_stored_is_never_sent() {
 }
 
 #[tokio::test]
+async fn where_a_users_line_is_wrong_the_events_are_sent_by_what_they_say_themselves() {
+    // Event 0 waits for a retry behind its user's gate; the line names another's event, none, or is empty.
+    for wrong in ["UPDATE parked SET seq = seq + 1", "UPDATE parked SET seq = seq + 9", "DELETE FROM parked"] {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let appended = append(&store, &["a", "b"]).await;
+        settle_all(&store, claim(&store, 1).await, &retry(fixture.clock.now(), false)).await;
+        drop(store);
+        assert_eq!(Connection::open(fixture.path("outbox.db")).unwrap().execute(wrong, []).unwrap(), 1);
+        let store = fixture.open();
+        let later = append(&store, &["a"]).await;
+        let sent = deliver_what_is_left(&store).await;
+        let of_a: Vec<_> = sent.iter().filter(|(_, user, _)| user == "a").map(|(id, ..)| *id).collect();
+        assert_eq!((of_a, sent.len()), (vec![appended[0], later[0]], 3), "{wrong}");
+        assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 3, ..Ledger::default() }, "{wrong}");
+        assert_eq!(store.stats().quarantined_files, 1, "the file contradicts itself");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_moved_aside() {
     let fixture = Fixture::new();
     fs::create_dir_all(&fixture.settings.dir).unwrap();

@@ -8,6 +8,7 @@ use super::env::Env;
 use super::fault::Fault;
 use super::queue::{Flight, Pending, Waiting};
 use super::row::Row;
+use super::sql::contradiction;
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::event::UserId;
@@ -100,11 +101,17 @@ impl Store {
 
     /// The first event behind a user's gate, unless it is damaged.
     fn first_behind(&mut self, user: &UserId) -> Result<Option<Flight>, Fault> {
-        let Some(seq) = self.sql.first_parked(user)? else { return Ok(None) };
-        let Some(row) = self.sql.event(seq)?.filter(|row| row.is_intact() && row.event.user == *user) else {
+        // A line that is empty, or names nothing or another's event, is wrong: what is left of it cannot be trusted.
+        // Recovery makes it again from the events themselves.
+        let seq = self.sql.first_parked(user)?.ok_or_else(contradiction)?;
+        let row = self.sql.event(seq)?.ok_or_else(contradiction)?;
+        if !row.is_intact() {
             self.queue.defer(Pending::Corrupt(Some(user.clone()), seq));
             return Ok(None);
-        };
+        }
+        if row.event.user != *user {
+            return Err(contradiction().into());
+        }
         let progress = self
             .sql
             .progress(seq)?

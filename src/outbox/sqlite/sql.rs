@@ -123,9 +123,9 @@ fn timestamp(value: i64) -> Timestamp {
     Timestamp::from_millis(value)
 }
 
-/// Rows that do not come in sequence: SQLite does not notice that, and whoever goes on behind the last one passes over
-/// others.
-fn out_of_order() -> rusqlite::Error {
+/// The file contradicts itself, which SQLite does not notice. (Rows out of sequence, say: whoever goes on behind the last
+/// one passes over others.)
+pub(super) fn contradiction() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
 }
 

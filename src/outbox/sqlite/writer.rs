@@ -25,6 +25,7 @@ use super::fault::Fault;
 use super::hand_out::Round;
 use super::inbox::{Command, Decided, GATHER_FOR, LINGER_FOR, Wanted, answer};
 use super::shared::Shared;
+use super::sql::contradiction;
 use super::store::Store;
 use super::volume::Lock;
 use crate::outbox::lease::Returns;
@@ -301,10 +302,7 @@ impl Writer {
         if !is_kept {
             self.fail(&Fault::Gone);
         } else if self.shared.damaged.load(Ordering::Acquire) == generation {
-            self.fail(&Fault::Damaged(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-                None,
-            )));
+            self.fail(&contradiction().into());
         }
     }
 

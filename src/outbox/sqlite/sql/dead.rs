@@ -2,7 +2,7 @@
 
 use rusqlite::{Result, params};
 
-use super::{Sql, int, out_of_order, reason, text, timestamp, uint};
+use super::{Sql, contradiction, int, reason, text, timestamp, uint};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Trigger, UserId};
 use crate::outbox::sqlite::row::{DeadRow, Table, WholeDead};
@@ -111,7 +111,7 @@ impl Sql {
             (None, None) => self.all(DEAD, params![from, limit], Self::read_dead),
         }?;
         if rows.iter().zip(rows.iter().skip(1)).any(|(one, next)| one.id.seq() >= next.id.seq()) {
-            return Err(out_of_order());
+            return Err(contradiction());
         }
         Ok(rows)
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Result, params};
 
-use super::{Sql, int, out_of_order, some_text, text, timestamp, uint};
+use super::{Sql, contradiction, int, some_text, text, timestamp, uint};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::sqlite::row::{LineRow, OVERHEAD_BYTES, Row, checksum};
@@ -64,7 +64,7 @@ impl Sql {
             count += 1;
             let found = uint(row.get(0)?);
             if found < next {
-                return Err(out_of_order());
+                return Err(contradiction());
             }
             next = found + 1;
             let is_meant =

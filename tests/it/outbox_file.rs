@@ -12,7 +12,7 @@ use cello_relay::clock::Clock;
 use cello_relay::metrics::Discarded;
 use cello_relay::outbox::sqlite::{OpenError, offline};
 use cello_relay::outbox::{
-    AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, State, Terms,
+    AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, Settled, State, Terms,
 };
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
@@ -163,6 +163,16 @@ async fn a_lease_from_before_a_failure_is_lost_though_its_event_is_in_flight_aga
 }
 
 // --- the file and its place
+
+#[tokio::test]
+async fn a_delivery_that_is_told_of_right_before_the_end_is_recorded() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    append(&store, &["a"]).await;
+    let claimed = claim(&store, 1).await.remove(0);
+    let (settled, ()) = tokio::join!(store.settle(claimed.lease, delivered()), store.close());
+    assert_eq!(settled, Ok(Settled::Done));
+}
 
 #[tokio::test]
 async fn directory_and_files_are_for_their_owner_alone() {

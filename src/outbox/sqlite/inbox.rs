@@ -293,8 +293,12 @@ impl Inbox {
             }
         }
         state.nudged = false;
-        // A commit that is due anyway takes them along.
-        let company = if state.commands.is_empty() { wanted.company } else { wanted.company.min(GATHER_FOR) };
+        // A commit that is due anyway takes them along, and the last one all.
+        let company = match state.end {
+            End::Open if state.commands.is_empty() => wanted.company,
+            End::Open => wanted.company.min(GATHER_FOR),
+            _ => Duration::ZERO,
+        };
         into.append(&mut state.commands);
         into.append(&mut state.claims);
         if state.are_ripe(company) {

@@ -116,6 +116,11 @@ impl Env {
         self.volume.measured = None;
     }
 
+    /// Whether the volume has less left than it must.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_disk_full() || self.volume.space.free < self.settings.min_free_bytes
+    }
+
     fn is_disk_full(&self) -> bool {
         self.volume.full_until.is_some_and(|until| self.clock.instant() < until)
     }

@@ -88,6 +88,7 @@ impl Store {
         let sql = Sql::open(&env.home.database())?;
         bring_up_to_date(&sql)?;
         let mut books = sql.books()?;
+        books.make_sense_in(&sql)?;
         if books.next_seq == 0 {
             (books.next_seq, books.mark) = (first_seq, first_seq);
         }
@@ -118,11 +119,8 @@ impl Store {
         // What an earlier process, or a connection whose sync failed, left in the WAL is made durable
         // before anything is built on it. The WAL keeps its blocks: on a full disk they are needed.
         store.sql.checkpoint()?;
-        match store.settle_down(env) {
-            // Nothing has to be written: deliveries can go on in the space there is.
-            Err(Fault::Full(_)) if store.sql.intents()?.is_empty() => store.sql.rollback()?,
-            result => result?,
-        }
+        // Where not even this finds room no delivery could be recorded, and each would be made again and again.
+        store.settle_down(env)?;
         store.measure()?;
         store.look_at_gates()?;
         Ok(store)

@@ -34,6 +34,11 @@ impl Reopen {
         Self { at: now, wait: REOPEN_MIN, books: None }
     }
 
+    /// The file works: something was committed.
+    pub(super) fn is_over(&mut self) {
+        self.wait = REOPEN_MIN;
+    }
+
     fn put_off(&mut self, now: Instant) {
         self.at = now + self.wait;
         self.wait = (self.wait * 2).min(REOPEN_MAX);
@@ -117,7 +122,7 @@ impl Writer {
                     self.stats.recovered = store.books.ledger.undelivered();
                 }
                 self.store = Some(store);
-                (self.reopen.wait, self.reopen.books) = (REOPEN_MIN, None);
+                self.reopen.books = None;
                 self.is_oldest_known = false;
             }
             Err(failure) => {

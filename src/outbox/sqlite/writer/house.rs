@@ -71,7 +71,9 @@ impl Writer {
             self.give_back(VACUUM_PAGES)?;
         }
         let goes_on = vacuums || self.has_chores;
-        if is_idle && !goes_on && self.is_stirred {
+        // On a full disk the WAL's blocks are needed: what is delivered can be recorded in them.
+        let is_short = self.env.is_short();
+        if is_idle && !goes_on && self.is_stirred && !is_short {
             self.erase_leftovers()?;
         }
         self.chores_at = now + if goes_on { CHORES_GO_ON } else { CHORES_EVERY };

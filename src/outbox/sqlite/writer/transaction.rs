@@ -133,6 +133,7 @@ impl Writer {
             metrics.outbox_batch.observe(landing.events as f64);
         }
         durable?;
+        self.reopen.is_over();
         let Some(store) = &mut self.store else { return Ok(()) };
         store.landing.clear();
         store.durable = landing.books;

@@ -6,9 +6,9 @@
 //! | `writer` | the loop: take all, one transaction, answer, hand out; failure and opening anew |
 //! | `apply` | what a transaction writes for appends and settles |
 //! | `decide`, `erase` | the same for operators' decisions |
-//! | `hand_out`, `queue`, `gates` | who is next |
+//! | `hand_out`, `queue`, `gates`, `lines` | who is next, and who waits |
 //! | `store` | opening: schema, upstream, what was cut off |
-//! | `recovery`, `wal` | damage |
+//! | `recovery`, `wal`, `sense` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
@@ -21,6 +21,7 @@ mod fault;
 mod gates;
 mod hand_out;
 mod inbox;
+mod lines;
 mod offline;
 mod place;
 mod queue;
@@ -28,6 +29,7 @@ mod reader;
 mod recovery;
 mod row;
 mod salvage;
+mod sense;
 mod shared;
 mod sql;
 mod store;

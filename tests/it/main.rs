@@ -12,6 +12,7 @@ mod outbox_damage;
 mod outbox_file;
 mod outbox_flips;
 mod outbox_model;
+mod outbox_nonsense;
 mod outbox_order;
 mod outbox_space;
 mod outbox_support;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use cello_relay::clock::Clock;
 use cello_relay::event::EventId;
 use cello_relay::metrics::Lost;
+use cello_relay::outbox::sqlite::offline;
 use cello_relay::outbox::{AppendError, Batch, DeadLetters, Filter, Ledger, Outbox, Outcome, Selection, State, Terms};
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
@@ -47,6 +48,23 @@ async fn an_outbox_removed_under_a_running_store_is_made_again_with_all_it_held(
     assert_eq!(of("a"), [appended[0], appended[2], appended[4]], "in the order of their acceptance");
     assert_eq!((of("b"), sent.len()), (vec![], 5), "the dead one apart");
     assert_eq!(store.list(Filter { state: Some(State::Dead), ..Filter::default() }, None, 9).await.unwrap().len(), 1);
+    assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), 0);
+}
+
+#[tokio::test]
+async fn what_was_delivered_when_the_directory_went_is_not_booked_as_lost() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    append(&store, &["a", "b", "c"]).await;
+    let claimed = claim(&store, 2).await;
+    let dir = fixture.settings.dir.clone();
+    fixture.amid_next_commit(move || fs::remove_dir_all(dir).unwrap());
+    let settles = claimed.into_iter().map(|claimed| store.settle(claimed.lease, delivered())).collect::<Vec<_>>();
+    for settle in settles {
+        settle.await.unwrap_err();
+    }
+    assert_eq!(deliver_what_is_left(&store).await.len(), 1, "what was committed is committed");
+    assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 3, ..Ledger::default() });
     assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), 0);
 }
 
@@ -246,6 +264,76 @@ async fn where_a_users_line_is_wrong_the_events_are_sent_by_what_they_say_themse
         assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 3, ..Ledger::default() }, "{wrong}");
         assert_eq!(store.stats().quarantined_files, 1, "the file contradicts itself");
     }
+}
+
+/// Flips a bit of an event's number in its row, where SQLite does not look for it.
+fn misnumber(path: &Path, id: EventId, bit: u8) {
+    let mut bytes = fs::read(path).unwrap();
+    // A number above 2^14 is three bytes, seven bits in each; behind it come the head's length and the column that is null.
+    let seq = id.seq();
+    let number = [(seq >> 14) as u8 | 0x80, (seq >> 7) as u8 | 0x80, seq as u8 & 0x7f, 0x0a, 0x00];
+    let found: Vec<_> =
+        bytes.windows(5).enumerate().filter(|(_, window)| *window == number).map(|(at, _)| at).collect();
+    assert_eq!(found.len(), 1, "the row of {seq}");
+    bytes[found[0] + 1] ^= bit;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_event_whose_number_is_damaged_hides_no_other_however_the_file_is_read() {
+    // Larger, smaller; of the last row of a step of recovery that reads downwards too.
+    for (from_end, bit, is_cut) in [(30, 0x40, false), (30, 0x01, false), (16, 0x40, true), (1, 0x40, false)] {
+        let mut fixture = Fixture::new();
+        fixture.first_seq = 1 << 15 | 1 << 7;
+        let store = fixture.open();
+        let appended = store.append(numbered(4, 40)).await.unwrap().ids;
+        store.close().await;
+        drop(store);
+        let path = fixture.path("outbox.db");
+        misnumber(&path, appended[40 - from_end], bit);
+        if is_cut {
+            let mut bytes = fs::read(&path).unwrap();
+            let at = bytes.windows(8).position(|window| window == b"\"n\":10}}").unwrap() / 4096 * 4096;
+            bytes[at..at + 4096].fill(0xee);
+            fs::write(&path, bytes).unwrap();
+        }
+        let store = fixture.open();
+        let new = append(&store, &["user-0"]).await[0];
+        let sent = tokio::time::timeout(PATIENCE, deliver_what_is_left(&store)).await.expect("all is looked at");
+        let ledger = store.stats().ledger;
+        let case = format!("{from_end} {bit:#x} {ledger:?}");
+        assert!(sent.iter().any(|(id, ..)| *id == new), "{case}");
+        assert_eq!((sent.len() as u64 + ledger.lost + ledger.dead, ledger.undelivered()), (41, 0), "{case}");
+        assert_eq!(ledger.lost + ledger.dead == 1, !is_cut, "{case}");
+        let mut last = std::collections::HashMap::new();
+        assert!(
+            sent.iter().all(|(id, user, _)| last.insert(user.clone(), *id).is_none_or(|last| last < *id)),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_that_are_too_old_are_discarded_once_they_came_over() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| {
+        settings.dead_max_age = Some(Duration::from_secs(3600));
+    });
+    let store = fixture.open();
+    append(&store, &["a", "b", "c"]).await;
+    settle_all(&store, claim(&store, 2).await, &dead(Reason::Http400)).await;
+    drop(store);
+    clock.pass(Duration::from_secs(7200));
+    let wrong = "UPDATE state SET mark = next_seq + 1";
+    assert_eq!(Connection::open(fixture.path("outbox.db")).unwrap().execute(wrong, []).unwrap(), 1);
+    let store = fixture.open();
+    assert_eq!(deliver_what_is_left(&store).await.len(), 1, "though nothing lay where the reading was to begin");
+    until(&store, |store| store.stats().ledger.dead == 0).await;
+    let ledger = Ledger { accepted: 3, delivered: 1, discarded: 2, ..Ledger::default() };
+    assert_eq!(store.stats().ledger, ledger);
+    store.close().await;
+    drop(store);
+    assert!(offline(&fixture.settings.dir).unwrap().check().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -10,21 +10,21 @@ use std::path::Path;
 use bytes::Bytes;
 use cello_relay::event::{EventId, UserId};
 use cello_relay::metrics::StoreError;
-use cello_relay::outbox::sqlite::{Offline, OpenError, aside, offline};
-use cello_relay::outbox::{Batch, DeadLetters, Filter, Ledger, Outbox, State};
+use cello_relay::outbox::sqlite::{Offline, OpenError, Sqlite, aside, offline};
+use cello_relay::outbox::{AppendError, Batch, DeadLetters, Filter, Ledger, Outbox, State};
 use cello_relay::reason::Reason;
 
-use crate::outbox_support::{Fixture, PATIENCE, append, claim, dead, deliver_what_is_left, delivered, event};
+use crate::outbox_support::{Fixture, PATIENCE, append, batch, claim, dead, deliver_what_is_left, delivered, event};
 
 // --- bytes that are not what was written
 
 /// An outbox as a crash left it, and what was in it.
-struct Sample {
-    files: BTreeMap<String, Vec<u8>>,
-    bodies: HashMap<EventId, Bytes>,
-    waiting: BTreeSet<EventId>,
-    dead: BTreeSet<EventId>,
-    ledger: Ledger,
+pub(crate) struct Sample {
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) bodies: HashMap<EventId, Bytes>,
+    pub(crate) waiting: BTreeSet<EventId>,
+    pub(crate) dead: BTreeSet<EventId>,
+    pub(crate) ledger: Ledger,
 }
 
 /// Many small syncs are not what is tried here.
@@ -94,20 +94,31 @@ fn damage(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) -> bool {
 
 /// What came of a damaged outbox.
 #[derive(Debug, Default)]
-struct Seen {
-    served: usize,
-    quarantined: usize,
-    dead_as_corrupt: usize,
+pub(crate) struct Seen {
+    pub(crate) served: usize,
+    pub(crate) quarantined: usize,
+    pub(crate) dead_as_corrupt: usize,
     told: usize,
     lost: u64,
 }
 
+/// Appends as apps do: when the outbox fails in that moment, once more.
+async fn append_again(store: &Sqlite) -> EventId {
+    loop {
+        match store.append(batch(&["user-0"])).await {
+            Ok(receipt) => break receipt.ids[0],
+            Err(error) => assert_eq!(error, AppendError::Unavailable),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Opens damaged files, works through them, and holds what must hold.
-async fn survive(sample: &Sample, files: &BTreeMap<String, Vec<u8>>, seen: &mut Seen, may_forget: bool) {
+pub(crate) async fn survive(sample: &Sample, files: &BTreeMap<String, Vec<u8>>, seen: &mut Seen, may_forget: bool) {
     let fixture = fixture_in_memory();
     put(&fixture.settings.dir, files);
     let store = fixture.open();
-    let new = append(&store, &["user-0"]).await[0];
+    let new = append_again(&store).await;
     let mut sent = tokio::time::timeout(PATIENCE, deliver_what_is_left(&store)).await.expect("it comes to an end");
     let filter = Filter { state: Some(State::Dead), ..Filter::default() };
     // Damage that is met by looking makes the store move the file aside.
@@ -120,18 +131,26 @@ async fn survive(sample: &Sample, files: &BTreeMap<String, Vec<u8>>, seen: &mut 
         }
     };
     let dead_now = tokio::time::timeout(PATIENCE, dead_now).await.expect("what is dead can be seen");
+    // A copy that goes on ends before anything new is handed out.
+    let end = append_again(&store).await;
+    sent.extend(tokio::time::timeout(PATIENCE, deliver_what_is_left(&store)).await.expect("it comes to an end"));
     let mut last: HashMap<String, u64> = HashMap::new();
     for (id, user, body) in &sent {
-        assert!(*id == new || sample.bodies.get(id) == Some(body), "a body that nobody posted: {id} {body:?}");
+        assert!(
+            [new, end].contains(id) || sample.bodies.get(id) == Some(body),
+            "a body that nobody posted: {id} {body:?}"
+        );
         assert!(last.insert(user.clone(), id.seq()).is_none_or(|before| before < id.seq()), "{user}: out of order");
     }
     let sent: BTreeSet<EventId> = sent.into_iter().map(|(id, ..)| id).collect();
-    assert!(sent.contains(&new), "new events are taken");
+    assert!(sent.contains(&new) && sent.contains(&end), "new events are taken");
     let stats = store.stats();
     let ledger = stats.ledger;
     let corrupt = dead_now.iter().filter(|dead| dead.report.reason == Some(Reason::Corrupt)).count();
-    let dead_now: BTreeSet<EventId> = dead_now.iter().map(|dead| dead.id).collect();
-    let missing = sample.waiting.iter().chain(&sample.dead).filter(|id| !sent.contains(id) && !dead_now.contains(id));
+    // The rest of an id may be what is damaged.
+    let dead_now: BTreeSet<u64> = dead_now.iter().map(|dead| dead.id.seq()).collect();
+    let is_kept = |id: &&EventId| sent.contains(*id) || dead_now.contains(&id.seq());
+    let missing = sample.waiting.iter().chain(&sample.dead).filter(|id| !is_kept(id));
     let missing = missing.count() as u64;
     let is_wal_told_of = fixture.metrics.outbox_errors.with(StoreError::Corrupt).get() > 0;
     let is_noticed = stats.quarantined_files > 0 || corrupt > 0 || is_wal_told_of;

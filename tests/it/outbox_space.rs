@@ -9,7 +9,7 @@ use std::time::Duration;
 use cello_relay::clock::Clock;
 use cello_relay::metrics::Discarded;
 use cello_relay::outbox::sqlite::Sqlite;
-use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route, Settled};
+use cello_relay::outbox::{AppendError, Batch, Bound, Key, Outbox, Route, Settled, State};
 use cello_relay::reason::Reason;
 use rusqlite::{Connection, Row};
 
@@ -168,6 +168,22 @@ async fn dead_letters_have_half_of_the_room_and_all_of_it() {
     }
     assert_eq!((die(1024).await, store.stats().dead_letters_full), (Settled::Done, true), "the last that has room");
     assert_eq!(die(100).await, Settled::HeldBack);
+}
+
+#[tokio::test]
+async fn what_must_not_be_sent_again_is_dead_though_dead_letters_take_their_share() {
+    let fixture = Fixture::with(Fixture::new().clock, |settings| settings.max_bytes = 16 << 20);
+    let store = fixture.open();
+    let mut large = batch(&["a"]);
+    large.events[0].body = vec![b'x'; 8 << 20].into();
+    store.append(large).await.unwrap();
+    let id = append(&store, &["b"]).await[0];
+    for reason in [Reason::Ambiguous, Reason::Ambiguous] {
+        let claimed = claim(&store, 1).await.remove(0);
+        assert_eq!(store.settle(claimed.lease, dead(reason)).await, Ok(Settled::Done));
+    }
+    assert!(store.stats().dead_letters_full);
+    assert_eq!(store.lookup(id).await.unwrap().unwrap().state, State::Dead);
 }
 
 /// What a store remembers for a time: a key, a delivered event and a dead letter.

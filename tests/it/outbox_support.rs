@@ -198,9 +198,14 @@ pub(crate) struct Fixture {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
+    pub(crate) first_seq: u64,
     failures: Arc<Mutex<VecDeque<ErrorKind>>>,
     hold: Arc<Mutex<()>>,
+    amid: Amid,
 }
+
+/// What is done when the next transaction is about to end.
+type Amid = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 impl Fixture {
     pub(crate) fn new() -> Self {
@@ -211,19 +216,23 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = settings(&dir.path().join("outbox"));
         change(&mut settings);
-        Self { dir, metrics: Arc::default(), clock, settings, failures: Arc::default(), hold: Arc::default() }
+        let (metrics, failures, hold, amid) = Default::default();
+        Self { dir, metrics, clock, settings, first_seq: 1, failures, hold, amid }
     }
 
     pub(crate) fn try_open(&self) -> Result<Sqlite, OpenError> {
-        let (failures, hold) = (Arc::clone(&self.failures), Arc::clone(&self.hold));
+        let (failures, hold, amid) = (Arc::clone(&self.failures), Arc::clone(&self.hold), Arc::clone(&self.amid));
         let before_commit = move || {
             drop(hold.lock().unwrap());
+            if let Some(act) = amid.lock().unwrap().take() {
+                act();
+            }
             failures.lock().unwrap().pop_front().map_or(Ok(()), |kind| Err(kind.into()))
         };
         // Here syncs have their thread wherever they may, elsewhere only on a slow disk.
         let worth_a_thread = Duration::ZERO;
         let before_commit = Box::new(before_commit);
-        let seams = Seams { first_seq: Some(1), salt: Box::new(|| 0), before_commit, worth_a_thread };
+        let seams = Seams { first_seq: Some(self.first_seq), salt: Box::new(|| 0), before_commit, worth_a_thread };
         Sqlite::open_with(self.settings.clone(), Arc::clone(&self.clock), Arc::clone(&self.metrics), seams)
     }
 
@@ -234,6 +243,11 @@ impl Fixture {
     /// The next commits fail like that, one after the other.
     pub(crate) fn fail_next_commit(&self, kind: ErrorKind) {
         self.failures.lock().unwrap().push_back(kind);
+    }
+
+    /// Does something when the next transaction is about to end.
+    pub(crate) fn amid_next_commit(&self, act: impl FnOnce() + Send + 'static) {
+        *self.amid.lock().unwrap() = Some(Box::new(act));
     }
 
     /// No transaction ends as long as this is kept.

@@ -9,7 +9,7 @@ use super::env::Env;
 use super::fault::Fault;
 use super::inbox::Command;
 use super::queue::{Flight, Pending};
-use super::row::{Gate, KeyRow, event_bytes};
+use super::row::{KeyRow, event_bytes};
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
@@ -201,7 +201,9 @@ impl Store {
                 after = After::Released;
             }
             Outcome::Dead { reason, attempt } => {
-                if self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2 {
+                let is_full = self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2;
+                // What must not be sent again cannot wait for room.
+                if is_full && *reason != Reason::Ambiguous {
                     let at = env.clock.now().plus(HELD_BACK_FOR);
                     self.retry(env, &flight, at, false, attempt, Reason::DeadLettersFull)?;
                     self.books.held_back = event_bytes(&flight.waiting.event);
@@ -262,53 +264,6 @@ impl Store {
         let now = env.clock.now();
         self.gate(env, user, Some(at.since(now)))?;
         Ok(self.sql.park(user, seq)?)
-    }
-
-    // --- lines behind gates
-
-    /// Whether a user has a gate.
-    pub(super) fn is_gated(&self, user: &UserId) -> Result<bool, Fault> {
-        Ok(self.books.gates > 0 && self.gates.may_hold(user) && self.sql.gate(user)?.is_some())
-    }
-
-    /// Gates a user for `wait` from now, parking all of it that is only in memory. With `None` a gate
-    /// that is there stays as it is, and a new one is due at once.
-    pub(super) fn gate(&mut self, env: &Env, user: &UserId, wait: Option<Duration>) -> Result<(), Fault> {
-        let is_gated = self.is_gated(user)?;
-        if is_gated && wait.is_none() {
-            return Ok(());
-        }
-        let wait = wait.unwrap_or_default();
-        let due = self.pace.now(env.clock.now(), env.clock.instant()).plus(wait);
-        self.sql.set_gate(user, Gate { due, wait })?;
-        if is_gated {
-            return Ok(());
-        }
-        self.books.gates += 1;
-        self.gates.add(user);
-        for seq in self.queue.unparked(user) {
-            if !self.landed.contains(&seq) && !self.landing.contains(&seq) {
-                self.sql.park(user, seq)?;
-            }
-        }
-        self.newly_gated.push(user.clone());
-        Ok(())
-    }
-
-    /// An event ended: the next one of its user is due, or the gate goes.
-    pub(super) fn leave_line(&mut self, env: &Env, user: &UserId, seq: u64) -> Result<(), Fault> {
-        if !self.is_gated(user)? || !self.sql.unpark(user, seq)? {
-            return Ok(());
-        }
-        if self.sql.first_parked(user)?.is_some() {
-            // Behind the other users that are due: they take turns.
-            let due = self.pace.now(env.clock.now(), env.clock.instant());
-            self.sql.set_gate(user, Gate { due, wait: Duration::ZERO })?;
-        } else {
-            self.sql.delete_gate(user)?;
-            self.books.gates -= 1;
-        }
-        Ok(())
     }
 
     // --- ends

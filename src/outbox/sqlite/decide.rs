@@ -48,7 +48,7 @@ impl Job {
             Selection::Ids(_) => 0,
             Selection::Matching(_) => after.map_or(0, |after| after + 1),
         };
-        Self { decision, which, next, stage: Stage::Dead, decided: Decided::default(), gone: BTreeSet::new() }
+        Self { decision, which, next, stage: Stage::default(), decided: Decided::default(), gone: BTreeSet::new() }
     }
 }
 
@@ -191,9 +191,11 @@ impl Store {
         Ok(())
     }
 
-    /// Since when a dead letter that is still there is too old, if there is an age.
+    /// Since when a dead letter that is still there is too old, if there is an age. While a copy goes on they are not
+    /// counted yet.
     fn expiry(&self, env: &Env, now: Timestamp) -> Option<Timestamp> {
-        env.settings.dead_max_age.filter(|_| self.books.ledger.dead > 0).map(|age| now.minus(age))
+        let has_dead = self.books.ledger.dead > 0 && self.recovery.is_none();
+        env.settings.dead_max_age.filter(|_| has_dead).map(|age| now.minus(age))
     }
 
     /// Whether there are dead letters over `outbox.dead_max_age`.

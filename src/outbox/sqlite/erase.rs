@@ -7,11 +7,10 @@
 use super::decide::{Job, Slice};
 use super::env::Env;
 use super::fault::Fault;
-use super::row::{DeadRow, Gate, KeyText, LineRow};
+use super::row::{DeadRow, KeyText, LineRow};
 use super::store::Store;
 use crate::event::{EventId, UserId};
 use crate::outbox::{Filter, Selection, names_user};
-use std::time::Duration;
 
 /// Waiting events looked at in one transaction.
 const LOOKED_AT: u64 = 4096;
@@ -21,11 +20,12 @@ const SLICE: u64 = 256;
 /// How far an erasure is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Dead letters.
+    /// Events that wait and were accepted before a sequence, which is that of the first look.
     #[default]
-    Dead,
-    /// Events that wait and were accepted before this sequence.
+    Start,
     Waiting(u64),
+    /// Dead letters: after those that wait, which may die meanwhile.
+    Dead,
     /// Idempotency keys.
     Keys,
 }
@@ -40,13 +40,14 @@ impl Store {
                 let of_user = Filter { user: Some(user.clone()), ..Filter::default() };
                 let rows = self.sql.dead_from(0, SLICE, &of_user)?;
                 let is_more = rows.len() as u64 == SLICE;
-                let stage = if is_more { Stage::Dead } else { Stage::Waiting(self.books.next_seq) };
+                let stage = if is_more { Stage::Dead } else { Stage::Keys };
                 let mut slice = Slice { stage, ..Slice::default() };
                 for row in &rows {
                     self.erase_dead(row, &mut slice)?;
                 }
                 Ok(slice)
             }
+            (Stage::Start, _) => self.erase_waiting_slice(env, job.next, self.books.next_seq, user),
             (Stage::Waiting(end), _) => self.erase_waiting_slice(env, job.next, end, user),
         }
     }
@@ -65,7 +66,7 @@ impl Store {
             }
         }
         slice.is_last = slice.gone.is_empty();
-        self.let_go_on(env, user)?;
+        self.let_rest_go_on(env, user)?;
         Ok(slice)
     }
 
@@ -84,12 +85,12 @@ impl Store {
             (lines.len() as u64) < SLICE
         })?;
         let next = next.filter(|next| *next < end);
-        let stage = next.map_or(Stage::Keys, |_| Stage::Waiting(end));
+        let stage = next.map_or(Stage::Dead, |_| Stage::Waiting(end));
         let mut slice = Slice { next: next.unwrap_or(0), stage, ..Slice::default() };
         for line in lines.iter().filter(|line| line.id.seq() < end) {
             self.erase_waiting(env, line, &mut slice)?;
         }
-        self.let_go_on(env, user)?;
+        self.let_rest_go_on(env, user)?;
         Ok(slice)
     }
 
@@ -116,19 +117,9 @@ impl Store {
         Ok(())
     }
 
-    /// What is left of the user's line (accepted meanwhile) is due, or the gate goes.
-    fn let_go_on(&mut self, env: &Env, user: &UserId) -> Result<(), Fault> {
-        if !self.is_gated(user)? {
-            return Ok(());
-        }
-        if self.sql.first_parked(user)?.is_some() {
-            let due = self.pace.now(env.clock.now(), env.clock.instant());
-            self.sql.set_gate(user, Gate { due, wait: Duration::ZERO })?;
-        } else {
-            self.sql.delete_gate(user)?;
-            self.books.gates -= 1;
-        }
-        Ok(())
+    /// What was accepted of the user meanwhile.
+    fn let_rest_go_on(&mut self, env: &Env, user: &UserId) -> Result<(), Fault> {
+        if self.is_gated(user)? { self.let_go_on(env, user) } else { Ok(()) }
     }
 
     /// Keys that name the person, and those of requests of which every event was erased. A key that others'

@@ -145,9 +145,10 @@ impl Store {
         let mut rows = Vec::new();
         let (mut bytes, room) = (0, 1 << 18);
         let end = self.durable.next_seq;
-        let mut is_end = false;
+        let (mut is_end, mut is_beyond) = (false, false);
+        let given_out = self.books.next_seq;
         let count = self.sql.events_from(self.queue.cursor, SLICE, |row| {
-            is_end = row.seq >= end;
+            (is_end, is_beyond) = (row.seq >= end, row.seq >= given_out);
             if is_end {
                 return false;
             }
@@ -155,6 +156,10 @@ impl Store {
             rows.push(row);
             bytes < room
         })?;
+        if is_beyond {
+            // No such sequence was given out yet: what lies behind it would never be read.
+            return Err(contradiction().into());
+        }
         let read_all = is_end || (count < SLICE && bytes < room);
         for row in rows {
             if !self.queue.has_room() {

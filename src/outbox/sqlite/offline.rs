@@ -14,6 +14,7 @@ use super::{Settings, Sqlite};
 use crate::clock::SystemClock;
 use crate::event::{EventId, UserId};
 use crate::outbox::{DeadLetters, Detail, Erased, Filter, Ledger, Listed, Outbox, ReadError};
+use crate::reason::Reason;
 
 /// Rows whose checksums are compared at a time.
 const SLICE: u64 = 1024;
@@ -199,28 +200,38 @@ impl Offline {
         })
     }
 
+    /// How many events are not what was stored. Those that the relay found itself are dead letters for that.
+    fn count_damaged(&self) -> rusqlite::Result<u64> {
+        let (mut next, mut damaged, mut is_more) = (0, 0, true);
+        while is_more {
+            let read = self.sql.events_from(next, SLICE, |row| {
+                (next, damaged) = (row.seq + 1, damaged + u64::from(!row.is_intact()));
+                true
+            });
+            is_more = read? == SLICE;
+        }
+        (next, is_more) = (0, true);
+        while is_more {
+            let read = self.sql.whole_dead_from(next, SLICE, |dead| {
+                let is_news = dead.reason != Reason::Corrupt.as_str() && !dead.row.is_intact();
+                (next, damaged) = (dead.row.seq + 1, damaged + u64::from(is_news));
+                true
+            });
+            is_more = read? == SLICE;
+        }
+        Ok(damaged)
+    }
+
     fn findings(&self) -> rusqlite::Result<Vec<String>> {
         let mut findings = self.sql.check()?;
         if !findings.is_empty() {
             return Ok(findings);
         }
-        let (mut next, mut damaged) = (0, 0_u64);
-        let counted = loop {
-            let read = self.sql.events_from(next, SLICE, |row| {
-                next = row.seq + 1;
-                damaged += u64::from(!row.is_intact());
-                true
-            });
-            match read {
-                Ok(SLICE..) => {}
-                Ok(_) => break self.sql.count_below(u64::MAX),
-                Err(error) => return Err(error),
-            }
-        };
+        let damaged = self.count_damaged()?;
         if damaged > 0 {
             findings.push(format!("{damaged} events do not match their checksums"));
         }
-        let (events, dead, _) = counted?;
+        let (events, dead, _) = self.sql.count_below(u64::MAX)?;
         let ledger = self.sql.books()?.ledger;
         if (events, dead) != (ledger.undelivered(), ledger.dead) {
             let (undelivered, booked) = (ledger.undelivered(), ledger.dead);

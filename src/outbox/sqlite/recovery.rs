@@ -60,12 +60,14 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     let moved = env.home.begin_quarantine(env.clock.now()).and_then(|name| env.home.move_aside(&name).map(|()| name));
     let name = moved.map_err(|error| io_error(&error))?;
     env.volume.damaged_files = env.home.damaged_files();
-    let peeked = match env.waiting_orphan() {
+    let (peeked, is_sound) = match env.waiting_orphan() {
         // It was opened as ours, whatever can still be read of it.
-        Some(orphan) => Peeked { is_readable: true, ..peek(env, &orphan.sql) },
-        None => Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(),
+        Some(orphan) => (Peeked { is_readable: true, ..peek(env, &orphan.sql) }, true),
+        None => (Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(), false),
     };
-    let books = known.or(peeked.books);
+    // What was committed when the file lost its name, callers were not answered by; and a cut file knows less than they.
+    let committed = peeked.books.filter(|books| is_sound && known.is_none_or(|known| books.know_all_of(&known)));
+    let books = committed.or(known).or(peeked.books);
     tracing::error!(
         event = "outbox_quarantined",
         file = name,
@@ -109,7 +111,11 @@ fn peek(env: &Env, sql: &Sql) -> Peeked {
         return Peeked::default();
     }
     let files = sql.meta(META_FILES).ok().flatten().map(|files| lines(&files)).unwrap_or_default();
-    Peeked { books: sql.books().ok().filter(|books| books.next_seq > 0), files, is_readable: true }
+    Peeked {
+        books: sql.books().ok().filter(|books| books.next_seq > 0 && books.are_plausible()),
+        files,
+        is_readable: true,
+    }
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -157,6 +163,8 @@ impl Store {
         self.sql.set_meta(META_TALLY, &tally.text())?;
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;
+        // Should this file be lost too, what is not copied yet is missed.
+        self.durable = self.books;
         self.recovery = Some(Recovery::of(files, tally));
         Ok(())
     }
@@ -195,7 +203,9 @@ impl Store {
     /// One slice of one pass; gives what comes next. Errors of the source end a pass, errors of this
     /// store are faults.
     fn copy(&mut self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
-        let mut rows = Vec::new();
+        let mut rows = Vec::<Row>::new();
+        // The number of a damaged row may lead anywhere.
+        let last_intact = |rows: &[Row]| rows.iter().rev().find(|row| row.is_intact()).map(|row| row.seq);
         let next = match pass {
             Pass::EventsUp(from) => {
                 let mut bytes = 0;
@@ -204,16 +214,16 @@ impl Store {
                     rows.push(row);
                     bytes < SLICE_BYTES
                 });
-                let reached = rows.last().map_or(from, |row| row.seq + 1);
+                let reached = last_intact(&rows).map_or(from, |last| last + 1);
                 match read {
-                    Ok(count) if count == SLICE || bytes >= SLICE_BYTES => Pass::EventsUp(reached),
-                    Ok(_) => Pass::Dead(0),
-                    Err(_) => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
+                    Ok(count) if count < SLICE && bytes < SLICE_BYTES => Pass::Dead(0),
+                    Ok(_) if reached > from => Pass::EventsUp(reached),
+                    _ => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
                 }
             }
             Pass::EventsDown { from, stop } => {
                 let read = source.events_down_from(from, SLICE_DOWN, |row| rows.push(row));
-                let reached = rows.last().map_or(stop, |row| row.seq);
+                let reached = last_intact(&rows).unwrap_or(stop);
                 match read {
                     Ok(SLICE_DOWN..) if reached > stop => Pass::EventsDown { from: reached - 1, stop },
                     _ => Pass::Dead(0),

@@ -128,12 +128,15 @@ impl Sql {
                    FROM dead WHERE seq >= ? ORDER BY seq LIMIT ?";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let mut count = 0;
+        let (mut count, mut next) = (0, seq);
         while let Some(row) = rows.next()? {
-            count += 1;
             let (died_at, attempts) = (timestamp(row.get(9)?), row.get::<_, i64>(11)? as u32);
-            let reason = text(row.get_ref(10)?);
-            if !each(WholeDead { row: Self::read_event(row)?, died_at, reason, attempts }) {
+            let (reason, row) = (text(row.get_ref(10)?), Self::read_event(row)?);
+            if row.seq < next {
+                return Err(contradiction());
+            }
+            (count, next) = (count + 1, row.seq + 1);
+            if !each(WholeDead { row, died_at, reason, attempts }) {
                 break;
             }
         }

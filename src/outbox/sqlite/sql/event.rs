@@ -105,10 +105,14 @@ impl Sql {
                    WHERE seq >= ? ORDER BY seq LIMIT ?";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let mut count = 0;
+        let (mut count, mut next) = (0, seq);
         while let Some(row) = rows.next()? {
-            count += 1;
-            if !each(Self::read_event(row)?) {
+            let row = Self::read_event(row)?;
+            if row.seq < next {
+                return Err(contradiction());
+            }
+            (count, next) = (count + 1, row.seq + 1);
+            if !each(row) {
                 break;
             }
         }
@@ -121,10 +125,14 @@ impl Sql {
                    WHERE seq <= ? ORDER BY seq DESC LIMIT ?";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let mut count = 0;
+        let (mut count, mut last) = (0, seq + 1);
         while let Some(row) = rows.next()? {
-            count += 1;
-            each(Self::read_event(row)?);
+            let row = Self::read_event(row)?;
+            if row.seq >= last {
+                return Err(contradiction());
+            }
+            (count, last) = (count + 1, row.seq);
+            each(row);
         }
         Ok(count)
     }
@@ -142,9 +150,9 @@ impl Sql {
     /// How many events there are below a sequence: waiting, dead, and the bytes of the dead.
     pub(in super::super) fn count_below(&self, seq: u64) -> Result<(u64, u64, u64)> {
         let count = |sql: &str| self.one(sql, [int(seq)], |row| row.get(0).map(uint)).map(Option::unwrap_or_default);
-        let events = count("SELECT count(*) FROM event WHERE seq < ?")?;
-        let dead = count("SELECT count(*) FROM dead WHERE seq < ?")?;
-        let bytes = count("SELECT coalesce(sum(length(body) + length(user)), 0) FROM dead WHERE seq < ?")?;
+        let events = count("SELECT count(*) FROM event WHERE seq >= 0 AND seq < ?")?;
+        let dead = count("SELECT count(*) FROM dead WHERE seq >= 0 AND seq < ?")?;
+        let bytes = count("SELECT coalesce(sum(length(body) + length(user)), 0) FROM dead WHERE seq >= 0 AND seq < ?")?;
         Ok((events, dead, bytes + dead * OVERHEAD_BYTES))
     }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::Result;
 
-use super::{Sql, uint};
+use super::{Sql, int, uint};
 
 impl Sql {
     /// Overwrites whatever is deleted from now on, also pages that get free; or goes back to the cheaper way.
@@ -56,11 +56,30 @@ impl Sql {
         Ok(findings.into_iter().filter(|finding| finding != "ok").collect())
     }
 
-    /// How many waiting events an opening does not read though they are not parked. There must be none.
+    /// How many waiting events an opening does not read though they are not parked behind a gate. There must be none.
     pub(in super::super) fn stranded(&self) -> Result<u64> {
         let sql = "SELECT count(*) FROM event WHERE seq < (SELECT mark FROM state) AND NOT EXISTS \
-                   (SELECT 1 FROM parked WHERE parked.user = event.user AND parked.seq = event.seq)";
+                   (SELECT 1 FROM parked JOIN gate USING (user) WHERE parked.user = event.user AND parked.seq = event.seq)";
         Ok(self.one(sql, [], |row| row.get(0).map(uint))?.unwrap_or_default())
+    }
+
+    /// The last sequence of all events, dead or not.
+    pub(in super::super) fn last_seq(&self) -> Result<Option<u64>> {
+        let last = |sql: &str| self.one(sql, [], |row| row.get(0).map(uint));
+        let waiting = last("SELECT seq FROM event ORDER BY seq DESC LIMIT 1")?;
+        Ok(waiting.max(last("SELECT seq FROM dead ORDER BY seq DESC LIMIT 1")?))
+    }
+
+    /// Whether the first and the last event before a sequence are parked, if there are any.
+    pub(in super::super) fn are_parked_before(&self, seq: u64) -> Result<bool> {
+        let is_parked = |order: &str| -> Result<bool> {
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM parked WHERE parked.user = event.user AND parked.seq = event.seq) \
+                 FROM event WHERE seq < ? ORDER BY seq {order} LIMIT 1"
+            );
+            Ok(self.one(&sql, [int(seq)], |row| row.get(0))?.unwrap_or(true))
+        };
+        Ok(is_parked("ASC")? && is_parked("DESC")?)
     }
 
     /// How SQLite finds what listings and decisions ask for, a line a step; for tests.

@@ -50,6 +50,11 @@ impl Sql {
         Ok(None)
     }
 
+    /// Whether any user is gated.
+    pub(in super::super) fn has_gates(&self) -> Result<bool> {
+        Ok(self.one("SELECT EXISTS (SELECT 1 FROM gate)", [], |row| row.get(0))?.unwrap_or_default())
+    }
+
     /// When the next gate after `now` is due.
     pub(in super::super) fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>> {
         let sql = "SELECT due_ms FROM gate WHERE due_ms > ? ORDER BY due_ms LIMIT 1";

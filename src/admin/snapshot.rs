@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub token: TokenStatus,
     /// By how many seconds this clock is ahead of Cello's.
     pub clock_skew: Option<i64>,
+    /// When events were last lost while this process ran.
+    pub lost_at: Option<Timestamp>,
     /// The last warnings and refusals, newest first.
     pub door: Vec<Note>,
 }

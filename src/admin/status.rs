@@ -20,6 +20,7 @@ impl Parts {
             forwarder: self.forwarder.snapshot(),
             token: self.cello.token_status(),
             clock_skew: self.cello.clock_skew(),
+            lost_at: self.watch.lost_at(self.metrics.lost.total(), now),
             door: self.door.notes(),
         };
         let mut findings = reasons::reasons(&snapshot);

@@ -35,6 +35,9 @@ struct State {
     steps: VecDeque<[u64; 3]>,
     until: Option<Timestamp>,
     known: BTreeMap<&'static str, Known>,
+    /// How many events this process lost, and when it was seen that they were more.
+    lost: u64,
+    lost_at: Option<Timestamp>,
 }
 
 /// A reason that holds, or did.
@@ -61,6 +64,15 @@ impl Watch {
             let first = *since.get_or_insert(finding.since.unwrap_or(now));
             finding.since.get_or_insert(first);
         }
+    }
+
+    /// When this process last lost events, of which there are `total` now.
+    pub(super) fn lost_at(&self, total: u64, now: Timestamp) -> Option<Timestamp> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if total > state.lost {
+            (state.lost, state.lost_at) = (total, Some(now));
+        }
+        state.lost_at
     }
 
     /// The rates as the API shows them.
@@ -153,6 +165,16 @@ mod tests {
         assert_eq!(seen(Some(at(2)), at(10)), Some(at(2)), "who knows better is believed");
         watch.date(&mut [], at(11));
         assert_eq!(seen(None, at(12)), Some(at(12)));
+    }
+
+    #[test]
+    fn a_loss_is_dated_from_when_its_count_last_grew() {
+        let watch = Watch::default();
+        assert_eq!(
+            [watch.lost_at(0, at(1)), watch.lost_at(2, at(5)), watch.lost_at(2, at(9))],
+            [None, Some(at(5)), Some(at(5))]
+        );
+        assert_eq!(watch.lost_at(3, at(11)), Some(at(11)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::outbox::{AppendError, Bound};
 const NEARLY_FULL: u64 = 80;
 /// What waits so long on a disk that ends with its pod is at risk.
 const AT_RISK: Duration = Duration::from_secs(60);
+/// What was lost within this time is news, even if the damaged file is gone.
+const FRESH_LOSS: Duration = Duration::from_secs(86_400);
 
 const STATS: &str = "cello-relay outbox stats";
 
@@ -137,18 +139,25 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
 fn damage(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (lost, files) = (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files);
     if lost > 0 {
-        found.push(Finding {
-            code: "lost_events",
-            severity: Severity::Critical,
-            sentence: format!(
-                "{} that had been accepted could not be read from a damaged file and are lost. Have the apps send them \
-                 again if they can, and replace the disk.",
-                count_of(lost, "event")
-            ),
-            since: None,
-            count: lost,
-            command: STATS,
-        });
+        let (what, lost_at) = (count_of(lost, "event"), snapshot.lost_at);
+        // The count stays for good; what asks for somebody must end, or it hides what goes wrong next.
+        let is_open = files > 0 || lost_at.is_some_and(|at| snapshot.now.since(at) < FRESH_LOSS);
+        let (severity, sentence) = if is_open {
+            let lost_are = if lost == 1 { "is lost" } else { "are lost" };
+            let said = format!(
+                "{what} that had been accepted could not be read from a damaged file and {lost_are}. Have the apps send \
+                 again what they can, replace the disk, and delete the damaged file when you are done with it."
+            );
+            (Severity::Critical, said)
+        } else {
+            let said = format!(
+                "{what} that had been accepted {} lost to a damaged disk, and no damaged file lies \
+                 here any more: nothing is to be done.",
+                if lost == 1 { "was" } else { "were" }
+            );
+            (Severity::Info, said)
+        };
+        found.push(Finding { code: "lost_events", severity, sentence, since: lost_at, count: lost, command: STATS });
     }
     if files > 0 {
         found.push(Finding {

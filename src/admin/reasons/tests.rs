@@ -110,7 +110,14 @@ fn table() -> Vec<Row> {
             |it| (it.stats.ledger.dead, it.stats.dead_letters_full) = (7_000, true),
             &["Dead letters (7,000)", "every 5 min"],
         ),
-        row("lost_events", Critical, |it| it.stats.ledger.lost = 1, &["1 event that", "damaged file"]),
+        row(
+            "lost_events",
+            Critical,
+            |it| (it.stats.ledger.lost, it.stats.quarantined_files) = (1, 1),
+            &["1 event that", "is lost", "delete the damaged file"],
+        ),
+        row("lost_events", Critical, |it| (it.stats.ledger.lost, it.lost_at) = (2, Some(ago(1_439))), &["are lost"]),
+        row("lost_events", Info, |it| it.stats.ledger.lost = 2, &["2 events", "were lost", "nothing is to be done"]),
         row("quarantined", Warning, |it| it.stats.quarantined_files = 2, &["2 *.damaged.db"]),
         row("clock_skew", Warning, |it| it.clock_skew = Some(-125), &["2 min behind Cello's"]),
         row("clock_skew", Warning, |it| it.clock_skew = Some(60), &["60 s ahead of Cello's"]),
@@ -269,6 +276,20 @@ fn one_fault_is_told_once() {
         it.stats.retrying = 3;
     };
     assert_eq!(codes(&held_with_heads), ["held_http_403"]);
+}
+
+#[test]
+fn a_loss_is_told_but_is_no_ill_health_once_its_file_is_gone_and_a_day_is_over() {
+    let mut snapshot = calm();
+    (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files) = (1, 1);
+    snapshot.lost_at = Some(ago(1_440));
+    assert!(!is_healthy(&reasons(&snapshot)), "the damaged file lies there");
+    snapshot.stats.quarantined_files = 0;
+    let findings = reasons(&snapshot);
+    let told: Vec<_> = findings.iter().map(|finding| (finding.code, finding.count)).collect();
+    assert_eq!((told, is_healthy(&findings)), (vec![("lost_events", 1)], true));
+    snapshot.lost_at = Some(ago(1_439));
+    assert!(!is_healthy(&reasons(&snapshot)), "it is less than a day ago");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod batch;
 mod bearer;
+mod detail;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -211,6 +212,7 @@ impl Shared {
             Err(refusal) => Err(refusal),
         };
         let answer = answer.unwrap_or_else(|refusal| {
+            detail::refused(&refusal, label, &head);
             self.refused(&refusal);
             refusal.answer
         });

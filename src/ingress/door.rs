@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 /// So many are remembered.
 const KEPT: usize = 20;
 /// So many fields of one request are named.
-const FIELDS: usize = 8;
+pub(super) const FIELDS: usize = 8;
 
 /// What happened at the door, and how often since it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ pub struct Note {
     pub what: String,
     /// Which known fields it was about.
     pub fields: Vec<String>,
-    /// How many requests (for warnings: events).
+    /// How many requests; of warnings, how many were given.
     pub count: u64,
 }
 

@@ -119,9 +119,9 @@ fn door(snapshot: &Snapshot, kind: Kind, found: &mut Vec<Finding>) {
             "door_warnings",
             Severity::Info,
             format!(
-                "{} accepted with a warning lately, {last}. They are delivered as they are; Cello may read them otherwise \
-                 than meant.",
-                count_of(count, "event") + if count == 1 { " was" } else { " were" }
+                "{} given at the door lately, {last}. The events are delivered as they are; Cello may read them \
+                 otherwise than meant.",
+                count_of(count, "warning") + if count == 1 { " was" } else { " were" }
             ),
         ),
     };

@@ -131,7 +131,7 @@ fn table() -> Vec<Row> {
             "door_warnings",
             Info,
             |it| it.door = vec![note(Kind::Warning, "currency", "payload.currency", 1)],
-            &["1 event was accepted with a warning", "payload.currency"],
+            &["1 warning was given at the door lately", "payload.currency"],
         ),
     ]);
     rows.extend(token_rows());

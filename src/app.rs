@@ -195,6 +195,7 @@ fn about(settings: &Settings) -> About {
         // As in messages: a user and a password in it are nobody's business.
         base_url: if url.contains('@') { "[redacted]".to_owned() } else { url.clone() },
         durability: settings.durability.clone(),
+        takes_bearer: matches!(settings.cello.auth, cello::Auth::Bearer(_)),
     }
 }
 

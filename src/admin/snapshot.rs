@@ -38,4 +38,6 @@ pub struct About {
     pub base_url: String,
     /// `persistent` or `pod`.
     pub durability: String,
+    /// The token is what `cello.bearer_token_file` holds; there are no keys.
+    pub takes_bearer: bool,
 }

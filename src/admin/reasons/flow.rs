@@ -62,6 +62,11 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (code, said) = match reason {
         // Told by the keys' own sentence, unless it is the token alone that is not taken.
         Reason::Credentials if super::sides::keys_stop_delivery(snapshot) => return,
+        Reason::Credentials if snapshot.about.takes_bearer => (
+            "held_credentials",
+            "The upstream refuses the token in cello.bearer_token_file with 401. Put the one there that it expects; \
+             a changed file is read by itself",
+        ),
         Reason::Credentials => (
             "held_credentials",
             "Cello gives access tokens and then refuses them with 401. Check that the keys belong to this \
@@ -89,16 +94,22 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
              and what is between here and Cello (407: a proxy wants a password)",
         ),
     };
+    // Where the token is given, not asked for, it is told who refuses it, and there is nothing to try online.
+    let (whose, command) = match reason {
+        Reason::MassRefusal => (environment, "cello-relay outbox list --state dead"),
+        Reason::Credentials if snapshot.about.takes_bearer => (&snapshot.about.base_url, "cello-relay check-config"),
+        _ => (environment, CHECK),
+    };
     found.push(Finding {
         code,
         severity: Severity::Critical,
         sentence: format!(
-            "Delivery is held since {at} ({environment}, {reason}): {said}. {waiting}; a probe goes out every 30 s at \
+            "Delivery is held since {at} ({whose}, {reason}): {said}. {waiting}; a probe goes out every 30 s at \
              most, and delivery resumes by itself with the first one that is taken."
         ),
         since: Some(since),
         count: snapshot.stats.ledger.undelivered(),
-        command: if reason == Reason::MassRefusal { "cello-relay outbox list --state dead" } else { CHECK },
+        command,
     });
 }
 

@@ -36,13 +36,19 @@ pub(super) fn keys(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ("token_refused", Severity::Critical, Some(since), sentence)
         }
         (Access::Missing(since), _) => {
-            let sentence = format!(
-                "The access key cannot be read since {}{}; {}. Mend the Secret or its mount: it resumes by itself when \
-                 the files are there.",
-                time(since, now),
-                status(),
-                waiting(snapshot)
-            );
+            let at = format!("since {}{}; {}", time(since, now), status(), waiting(snapshot));
+            let sentence = if snapshot.about.takes_bearer {
+                let upstream = &snapshot.about.base_url;
+                format!(
+                    "The token for {upstream} (cello.bearer_token_file) cannot be read {at}. Mend the file or its mount: \
+                     it resumes by itself when it can be read."
+                )
+            } else {
+                format!(
+                    "The access key cannot be read {at}. Mend the Secret or its mount: it resumes by itself when the \
+                     files are there."
+                )
+            };
             ("token_missing", Severity::Critical, Some(since), sentence)
         }
         (_, TokenState::Valid | TokenState::Ageing) if token.keys_refused => {

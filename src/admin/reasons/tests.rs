@@ -31,7 +31,12 @@ fn calm() -> Snapshot {
         refresh_at: Some(hence(200)),
         ..TokenStatus::default()
     };
-    let about = About { environment: "sandbox".into(), base_url: "https://x".into(), durability: "persistent".into() };
+    let about = About {
+        environment: "sandbox".into(),
+        base_url: "https://x".into(),
+        durability: "persistent".into(),
+        ..About::default()
+    };
     Snapshot { now: NOW, started_at: ago(60), about, token, ..Snapshot::default() }
 }
 
@@ -276,6 +281,29 @@ fn one_fault_is_told_once() {
         it.stats.retrying = 3;
     };
     assert_eq!(codes(&held_with_heads), ["held_http_403"]);
+}
+
+#[test]
+fn a_token_from_a_file_is_not_told_of_as_keys() {
+    let of = |change: &dyn Fn(&mut Snapshot)| {
+        let mut snapshot = calm();
+        snapshot.about.takes_bearer = true;
+        held(Reason::Credentials)(&mut snapshot);
+        change(&mut snapshot);
+        reasons(&snapshot)
+    };
+    let missing =
+        |it: &mut Snapshot| it.token = TokenStatus { access: Access::Missing(ago(38)), ..TokenStatus::default() };
+    for (code, command, findings) in [
+        ("held_credentials", "cello-relay check-config", of(&|_| {})),
+        ("token_missing", "cello-relay check-config --online", of(&missing)),
+    ] {
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.code, finding.command), (code, command));
+        let said = &finding.sentence;
+        assert!(said.contains("cello.bearer_token_file") && said.contains("https://x"), "{said}");
+        assert!(!said.contains("key") && !said.contains("access token") && said.len() < 500, "{said}");
+    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub fn build(
     let ingress = ingress.with_reads(Arc::new(move |request| reads.answer(request)));
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let sources = Sources::new(metrics.clone(), outbox.clone());
-    let ops = Ops::new(&settings.ops, sources, phase_seen, heartbeats(&outbox, &handle));
+    let ops = Ops::new(&settings.ops, sources, phase_seen.clone(), heartbeats(&outbox, &handle));
     let drain_began = shutdown::DrainBegan::default();
     let (quit, quit_asked) = watch::channel(false);
     let parts = Arc::new(admin::Parts {
@@ -147,6 +147,7 @@ pub fn build(
         metrics: metrics.clone(),
         watch: Watch::default(),
         about: about(&settings),
+        phase: phase_seen,
         started_at: clock.now(),
         pause_file,
         steering: tokio::sync::Mutex::default(),

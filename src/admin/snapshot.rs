@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// When this process began.
     pub started_at: Timestamp,
+    /// Whether it was told to end, not only to drain.
+    pub is_ending: bool,
     /// What does not change while it runs.
     pub about: About,
     /// The outbox as of its last commit.

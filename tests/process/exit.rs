@@ -62,8 +62,36 @@ fn an_ordinary_container_goes_on_taking_events_for_as_long_as_it_lingers() {
     relay.signal("TERM");
     relay.wait_for_event("draining");
     assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200, "the app still works");
+    let probe = Client::connect(relay.ops).and_then(|mut ops| ops.get("/readyz")).expect("an answer");
+    assert_eq!(
+        (probe.status, probe.body.trim()),
+        (503, "ending: no new events are taken once shutdown.linger is over")
+    );
     assert_eq!(relay.wait().0, Some(0));
     assert_eq!(upstream.arrivals().count(), 1);
+}
+
+#[test]
+fn a_relay_that_ends_says_so_and_one_that_only_drains_says_that_events_are_taken() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "60s");
+    let mut relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let said = |relay: &Relay| -> Option<String> {
+        let status = relay.status();
+        let reason = status["reasons"].as_array()?.iter().find(|reason| reason["code"] == "draining")?;
+        reason["sentence"].as_str().map(str::to_owned)
+    };
+    assert_eq!(setup.call(&["drain", "--no-wait"]).0, 0);
+    let drains = said(&relay).expect("a reason");
+    assert!(drains.contains("events are still taken") && drains.contains("Only a restart"), "{drains}");
+    relay.signal("TERM");
+    relay.wait_for_event("draining");
+    let ends = said(&relay).expect("a reason");
+    assert!(ends.contains("The relay is ending") && ends.contains("shutdown.linger"), "{ends}");
+    assert!(!ends.contains("still taken") && !ends.contains("Only a restart"), "{ends}");
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, Some(143));
 }
 
 #[test]

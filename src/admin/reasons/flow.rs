@@ -22,18 +22,7 @@ pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         found.push(paused(snapshot, pause));
     }
     if snapshot.forwarder.flow == Flow::Draining {
-        found.push(Finding {
-            code: "draining",
-            severity: Severity::Info,
-            sentence: format!(
-                "The outbox is being emptied before an end: retry times are dropped, events are still taken; {}. \
-                 Only a restart of the relay ends it.",
-                waiting(snapshot)
-            ),
-            since: None,
-            count: snapshot.stats.ledger.undelivered(),
-            command: STATS,
-        });
+        found.push(draining(snapshot));
     }
     paced(snapshot, found);
     blocked(snapshot, found);
@@ -53,6 +42,23 @@ pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             command: STATS,
         });
     }
+}
+
+fn draining(snapshot: &Snapshot) -> Finding {
+    let waiting = waiting(snapshot);
+    let sentence = if snapshot.is_ending {
+        format!(
+            "The relay is ending and empties its outbox first, for shutdown.deadline at most; {waiting}. What is left \
+             waits for the next start. No new events are taken once shutdown.linger is over."
+        )
+    } else {
+        format!(
+            "The outbox is being emptied before an end: retry times are dropped, events are still taken; {waiting}. \
+             Only a restart of the relay ends it."
+        )
+    };
+    let count = snapshot.stats.ledger.undelivered();
+    Finding { code: "draining", severity: Severity::Info, sentence, since: None, count, command: STATS }
 }
 
 fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {

@@ -157,6 +157,7 @@ fn flow_rows() -> Vec<Row> {
             it.forwarder.paused = Some(Pause { since: ago(38), until });
         }
     };
+    let draining = |ends| move |it: &mut Snapshot| (it.forwarder.flow, it.is_ending) = (Flow::Draining, ends);
     let paced = |it: &mut Snapshot| it.forwarder.paced_until = Some(hence(3));
     let blocked = |it: &mut Snapshot| {
         waiting(it);
@@ -171,7 +172,8 @@ fn flow_rows() -> Vec<Row> {
         ("slow_start", Severity::Info, Box::new(slow), &["step by step"]),
         ("paused", Severity::Warning, Box::new(pause(None)), &["at 14:02 UTC", "over a restart", "1,204"]),
         ("paused", Severity::Warning, Box::new(pause(Some(hence(22)))), &["ends by itself at 15:02 UTC, in 22 min"]),
-        ("draining", Severity::Info, Box::new(|it| it.forwarder.flow = Flow::Draining), &["before an end"]),
+        ("draining", Severity::Info, Box::new(draining(false)), &["before an end", "still taken", "Only a restart"]),
+        ("draining", Severity::Info, Box::new(draining(true)), &["is ending", "next start", "shutdown.linger"]),
         ("paced", Severity::Info, Box::new(paced), &["Retry-After", "3 min"]),
         ("user_blocked", Severity::Warning, Box::new(blocked), &["of 2 users", "http_5xx", "those of others do not"]),
         ("backlog", Severity::Warning, Box::new(waiting), &["behind", "1,204 events wait, the oldest 38 min"]),

@@ -66,6 +66,7 @@ fn a_paced_replay_ends_with_its_command_and_the_rest_stays_dead() {
     command.wait().expect("a status");
     let ended = ended(&mut relay);
     assert_eq!((&ended["outcome"], &ended["via"]), (&json!("reader_left"), &json!("socket")), "{ended}");
+    assert_eq!(ended["selector"], "all", "{ended}");
     let count = ended["count"].as_u64().expect("a count");
     assert!(count < 9, "{ended}");
     relay.wait_until_empty(PATIENCE);

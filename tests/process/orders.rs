@@ -191,7 +191,7 @@ fn ids_that_nobody_knows_are_told_and_one_that_is_given_twice_counts_once() {
     let dry = order(&setup, "/api/discard", &json!({"ids": [id, never, id], "dry_run": true})).json();
     assert_eq!((&dry["count"], &dry["unknown"], &dry["notDead"]), (&json!(1), &json!([never]), &json!([])), "{dry}");
     let (code, stdout, stderr) = setup.call(&["outbox", "discard", "--dry-run", &id, &id]);
-    assert!(code == 0 && stdout.starts_with("1 dead letters match"), "{code} {stdout} {stderr}");
+    assert!(code == 0 && stdout.starts_with("1 dead letter matches"), "{code} {stdout} {stderr}");
     assert_eq!(dead(&relay), 1);
     let (code, stdout, stderr) = setup.call(&["outbox", "replay", "--json", &id, never]);
     let done: Value = serde_json::from_str(&stdout).expect("JSON");

@@ -102,8 +102,10 @@ async fn waiting<T>(work: impl Future<Output = T>) -> T {
 /// What waits is only erased if that is said.
 fn confirmed(args: &Args, found: &Value) -> Result<(), Failure> {
     let waiting: u64 = ["pending", "retrying", "in_flight"].iter().filter_map(|state| found[state].as_u64()).sum();
-    let message = format!("{waiting} events of this person wait to be delivered: erased, a reward may go unpaid");
-    if args.yes || (output::is_interactive() && output::confirm(&format!("{message}. Erase them?"))?) {
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    let what = output::counted(waiting, "event");
+    let message = format!("{what} of this person {wait} to be delivered: erased, a reward may go unpaid");
+    if args.yes || (output::is_interactive() && output::confirm(&format!("{message}. Erase anyway?"))?) {
         return Ok(());
     }
     Err(Failure::new(Exit::Usage, message).hint("if that is meant, say --yes; nothing was changed"))
@@ -115,14 +117,14 @@ fn tell(answer: &Value, args: &Args) -> Result<(), Failure> {
     }
     let of = |name: &str| answer[name].as_u64().unwrap_or(0);
     let done = if args.dry_run { "would be erased" } else { "erased" };
-    let mut text = format!("{} events {done}", of("count"));
+    let mut text = format!("{} {done}", output::counted(of("count"), "event"));
     for state in ["pending", "retrying", "in_flight", "dead"] {
         if of(state) > 0 {
             text.push_str(&format!(", {} {}", of(state), state.replace('_', " ")));
         }
     }
     if of("keys") > 0 {
-        text.push_str(&format!("; {} idempotency keys forgotten", of("keys")));
+        text.push_str(&format!("; {} forgotten", output::counted(of("keys"), "idempotency key")));
     }
     output::print(&format!("{text}\n"))?;
     for file in answer["quarantined"].as_array().into_iter().flatten().filter_map(Value::as_str) {

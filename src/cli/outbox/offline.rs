@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::source::{Question, Which};
 use crate::admin::{PauseFile, reasons, view};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::counted;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
@@ -65,8 +66,8 @@ impl Stopped {
             (None, 0) => return Ok(()),
             (None, damaged) => format!("{damaged} of these events do not match their checksums"),
             (Some(damage), _) => match damage.expected {
-                Some(expected) => format!("only {} of {} events can be read", damage.readable, expected),
-                None => format!("only {} events can be read; nobody knows of how many", damage.readable),
+                Some(expected) => format!("only {} of {} can be read", damage.readable, counted(expected, "event")),
+                None => format!("only {} can be read; nobody knows of how many", counted(damage.readable, "event")),
             },
         };
         Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}"))

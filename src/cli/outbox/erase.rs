@@ -29,7 +29,7 @@ pub(in crate::cli) struct Args {
     /// Only count
     #[arg(long)]
     dry_run: bool,
-    /// Also what waits to be delivered: a reward may go unpaid
+    /// Do not ask, and erase also what waits to be delivered: a reward may go unpaid
     #[arg(long, short)]
     yes: bool,
     /// Print JSON
@@ -62,6 +62,13 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let whereabouts = context.whereabouts()?;
     // It waits for what is in flight and overwrites the free pages.
     let mut client = flow::control(&whereabouts).with_patience(std::time::Duration::from_secs(600));
+    if !args.yes && !args.dry_run && output::is_interactive() {
+        // Where no relay answers, the order itself finds that out, and the directory is asked.
+        let counted = client.post("/api/erase", &json!({"user": person, "dry_run": true})).await;
+        if let Some(found) = counted.ok().filter(|answer| answer.status.is_success()) {
+            agreed(args, &found.json()?)?;
+        }
+    }
     let body = json!({"user": person, "dry_run": args.dry_run, "yes": args.yes});
     let result = waiting(client.post("/api/erase", &body)).await;
     let answer = match result {
@@ -76,6 +83,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             if found["pending"] != 0 || found["retrying"] != 0 {
                 confirmed(args, &found)?;
             }
+            agreed(args, &found)?;
             let erased = waiting(erase_stopped(&whereabouts.dir, UserId::new(&person))).await?;
             telemetry::to_stderr(|| audit::erased("directory", erased.events()));
             return tell(&view::erased(&erased), args);
@@ -99,9 +107,23 @@ async fn waiting<T>(work: impl Future<Output = T>) -> T {
     result
 }
 
+/// Dead letters go for good: where somebody can be asked, he is. What waits has a question of its own.
+fn agreed(args: &Args, found: &Value) -> Result<(), Failure> {
+    let dead = found["dead"].as_u64().unwrap_or(0);
+    let question = format!("Erase {} of this person for good?", output::counted(dead, "dead letter"));
+    if args.yes || dead == 0 || count_waiting(found) > 0 || output::confirm(&question)? {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Ok, "nothing was changed"))
+}
+
+fn count_waiting(found: &Value) -> u64 {
+    ["pending", "retrying", "in_flight"].iter().filter_map(|state| found[state].as_u64()).sum()
+}
+
 /// What waits is only erased if that is said.
 fn confirmed(args: &Args, found: &Value) -> Result<(), Failure> {
-    let waiting: u64 = ["pending", "retrying", "in_flight"].iter().filter_map(|state| found[state].as_u64()).sum();
+    let waiting = count_waiting(found);
     let wait = if waiting == 1 { "waits" } else { "wait" };
     let what = output::counted(waiting, "event");
     let message = format!("{what} of this person {wait} to be delivered: erased, a reward may go unpaid");

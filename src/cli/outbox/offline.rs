@@ -19,6 +19,10 @@ use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError, State, Stats};
 /// Events read at a time.
 const PAGE: usize = 500;
 
+/// What a relay makes of damage.
+pub(super) const WHAT_BECOMES: &str = "a relay moves a damaged file aside as soon as it meets the damage, and goes on with \
+    what can be read; an event that fails only its checksum becomes a dead letter (corrupt) when it is its turn";
+
 /// The outbox of a relay that does not run.
 pub(super) struct Stopped {
     outbox: Offline,
@@ -70,8 +74,7 @@ impl Stopped {
                 None => format!("only {} can be read; nobody knows of how many", counted(damage.readable, "event")),
             },
         };
-        Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}"))
-            .hint("a relay that starts moves a damaged file aside and goes on with what can be read of it"))
+        Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}")).hint(WHAT_BECOMES))
     }
 
     /// What `outbox check` finds; nothing if all is well.

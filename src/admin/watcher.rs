@@ -108,15 +108,16 @@ impl Watch {
                 continue;
             }
             let finding = findings.iter().find(|finding| finding.code == *code);
+            let command = finding.map(|finding| finding.command).filter(|command| !command.is_empty());
             known.told = holds;
             if holds {
                 known.told_at = Some(now);
             }
             match finding {
-                Some(Finding { severity, sentence, command, .. }) if *severity > Severity::Info => {
+                Some(Finding { severity, sentence, .. }) if *severity > Severity::Info => {
                     tracing::warn!(event = "reason_began", reason = code, severity = severity.as_str(), %sentence, command, "not as it should be");
                 }
-                Some(Finding { severity, sentence, command, .. }) => {
+                Some(Finding { severity, sentence, .. }) => {
                     tracing::info!(event = "reason_began", reason = code, severity = severity.as_str(), %sentence, command, "worth knowing");
                 }
                 None => tracing::info!(event = "reason_ended", reason = code, "this is over"),

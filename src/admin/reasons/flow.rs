@@ -12,7 +12,8 @@ use crate::reason::Reason;
 const LATE: Duration = Duration::from_secs(300);
 
 const CHECK: &str = "cello-relay check-config --online";
-const STATS: &str = "cello-relay outbox stats";
+/// Shows what still waits, until nothing does.
+const WAIT: &str = "cello-relay wait --empty";
 
 pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let before = found.len();
@@ -39,26 +40,29 @@ pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ),
             since: snapshot.stats.oldest,
             count: snapshot.stats.ledger.undelivered(),
-            command: STATS,
+            command: WAIT,
         });
     }
 }
 
 fn draining(snapshot: &Snapshot) -> Finding {
     let waiting = waiting(snapshot);
-    let sentence = if snapshot.is_ending {
-        format!(
+    // An ending relay answers no more questions at its door.
+    let (sentence, command) = if snapshot.is_ending {
+        let said = format!(
             "The relay is ending and empties its outbox first, for shutdown.deadline at most; {waiting}. What is left \
              waits for the next start. No new events are taken once shutdown.linger is over."
-        )
+        );
+        (said, "")
     } else {
-        format!(
+        let said = format!(
             "The outbox is being emptied before an end: retry times are dropped, events are still taken; {waiting}. \
              Only a restart of the relay ends it."
-        )
+        );
+        (said, WAIT)
     };
     let count = snapshot.stats.ledger.undelivered();
-    Finding { code: "draining", severity: Severity::Info, sentence, since: None, count, command: STATS }
+    Finding { code: "draining", severity: Severity::Info, sentence, since: None, count, command }
 }
 
 fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
@@ -183,7 +187,7 @@ fn paced(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         ),
         since: None,
         count: snapshot.stats.ledger.undelivered(),
-        command: STATS,
+        command: "",
     });
 }
 

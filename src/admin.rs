@@ -43,7 +43,7 @@ mod stepwise;
 pub mod view;
 mod watcher;
 
-pub use access::Access;
+pub use access::{Access, token_file_warning};
 pub use log_level::LogLevel;
 pub use pause::PauseFile;
 pub use routes::ROUTES;

@@ -39,7 +39,7 @@ use hyper::{Method, Request, Response};
 use tokio::sync::watch;
 
 pub use crate::event::Checks;
-pub use admission::check_bind;
+pub use admission::{check_bind, check_token_file};
 pub use answer::Answer;
 
 use crate::clock::Clock;

@@ -155,6 +155,44 @@ fn wrong_configuration_exits_78_with_every_fault() {
 }
 
 #[test]
+fn files_that_keep_the_relay_from_starting_are_a_warning_of_check_config_and_a_fault_of_it_online() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let (empty, missing) = (setup.dir().join("empty"), setup.dir().join("missing"));
+    std::fs::write(&empty, "\n").expect("a file");
+    for ca_file in [&missing, &empty] {
+        for token_file in [&empty, &missing] {
+            setup.set("CELLO__CA_FILE", ca_file.to_str().expect("a plain path"));
+            setup.set("INGEST__TOKEN_FILE", token_file.to_str().expect("a plain path"));
+            let named = |text: &str| {
+                let name = |key: &str, file: &Path| text.contains(key) && text.contains(file.to_str().unwrap_or("?"));
+                name("cello.ca_file", ca_file) && name("ingest.token_file", token_file)
+            };
+            let (code, stdout, stderr) = setup.call(&["check-config"]);
+            assert!(code == 0 && stderr.contains("warning: ") && named(&stderr), "{code} {stdout} {stderr}");
+            let (code, stdout, stderr) = setup.call(&["check-config", "--online"]);
+            assert!(code == 78 && named(&stderr) && !stdout.contains("is valid"), "{code} {stdout} {stderr}");
+            assert_eq!(setup.call(&["run"]).0, 78);
+        }
+    }
+}
+
+#[test]
+fn a_token_file_of_the_admin_listener_that_cannot_be_read_is_warned_of_at_start() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let file = setup.dir().join("operators");
+    let name = file.to_str().expect("a plain path").to_owned();
+    setup.set("ADMIN__TOKEN_FILE", &name).set("SHUTDOWN__DEADLINE", "0s");
+    for content in [None, Some("\n"), Some("secret-of-operators\n")] {
+        content.iter().for_each(|content| std::fs::write(&file, content).expect("a file"));
+        let (_, log) = setup.start().terminate();
+        let warning = log.lines().find(|line| line.contains("\"config_warning\"") && line.contains("admin.token_file"));
+        let is_told = warning.is_some_and(|line| line.contains(&name));
+        assert_eq!(is_told, content != Some("secret-of-operators\n"), "{content:?}: {log}");
+        assert_eq!(setup.call(&["check-config"]).2.contains("warning: admin.token_file"), is_told, "{content:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_exits_64() {
     assert_eq!(Setup::new(UNREACHABLE).call(&["runn"]).0, 64);
     assert_eq!(Setup::new(UNREACHABLE).call(&["outbox", "show"]).0, 64);

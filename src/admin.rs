@@ -43,7 +43,7 @@ mod stepwise;
 pub mod view;
 mod watcher;
 
-pub use access::Access;
+pub use access::{Access, token_file_warning};
 pub use log_level::LogLevel;
 pub use pause::PauseFile;
 pub use routes::ROUTES;
@@ -66,7 +66,7 @@ use crate::cello::Cello;
 use crate::clock::{Clock, Timestamp};
 use crate::forwarder;
 use crate::ingress::door::Door;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Phase};
 use crate::outbox::{DeadLetters, Outbox};
 
 /// The OpenAPI 3.1 document of this API.
@@ -108,6 +108,8 @@ pub struct Parts {
     pub watch: Watch,
     /// What does not change.
     pub about: About,
+    /// Where this process is in its life.
+    pub phase: watch::Receiver<Phase>,
     /// When this process began.
     pub started_at: Timestamp,
     /// Where a pause is kept over restarts.

@@ -135,7 +135,7 @@ pub fn build(
     let ingress = ingress.with_reads(Arc::new(move |request| reads.answer(request)));
     let (phase, phase_seen) = watch::channel(Phase::Starting);
     let sources = Sources::new(metrics.clone(), outbox.clone());
-    let ops = Ops::new(&settings.ops, sources, phase_seen, heartbeats(&outbox, &handle));
+    let ops = Ops::new(&settings.ops, sources, phase_seen.clone(), heartbeats(&outbox, &handle));
     let drain_began = shutdown::DrainBegan::default();
     let (quit, quit_asked) = watch::channel(false);
     let parts = Arc::new(admin::Parts {
@@ -147,6 +147,7 @@ pub fn build(
         metrics: metrics.clone(),
         watch: Watch::default(),
         about: about(&settings),
+        phase: phase_seen,
         started_at: clock.now(),
         pause_file,
         steering: tokio::sync::Mutex::default(),
@@ -195,6 +196,7 @@ fn about(settings: &Settings) -> About {
         // As in messages: a user and a password in it are nobody's business.
         base_url: if url.contains('@') { "[redacted]".to_owned() } else { url.clone() },
         durability: settings.durability.clone(),
+        takes_bearer: matches!(settings.cello.auth, cello::Auth::Bearer(_)),
     }
 }
 

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod batch;
 mod bearer;
+mod detail;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -38,7 +39,7 @@ use hyper::{Method, Request, Response};
 use tokio::sync::watch;
 
 pub use crate::event::Checks;
-pub use admission::check_bind;
+pub use admission::{check_bind, check_token_file};
 pub use answer::Answer;
 
 use crate::clock::Clock;
@@ -211,6 +212,7 @@ impl Shared {
             Err(refusal) => Err(refusal),
         };
         let answer = answer.unwrap_or_else(|refusal| {
+            detail::refused(&refusal, label, &head);
             self.refused(&refusal);
             refusal.answer
         });

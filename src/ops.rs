@@ -102,7 +102,7 @@ impl Inner {
     fn not_ready(&self) -> Option<String> {
         match *self.phase.borrow() {
             Phase::Starting => Some("starting".to_owned()),
-            Phase::Draining => Some("ending: no new events are taken".to_owned()),
+            Phase::Draining => Some("ending: no new events are taken once shutdown.linger is over".to_owned()),
             Phase::Serving | Phase::Terminating => self.sources.stats().refusing.map(|error| error.to_string()),
         }
     }

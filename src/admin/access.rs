@@ -8,6 +8,7 @@ use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::Settings;
 use super::reply::Refusal;
 
 /// What a listener lets its clients do.
@@ -80,6 +81,19 @@ impl Access {
         }
         Err(Refusal::new(StatusCode::FORBIDDEN, "a change by TCP needs Content-Type: application/json".to_owned()))
     }
+}
+
+/// What is wrong with `admin.token_file`: it is read at each use, so that a start goes on without it.
+#[must_use]
+pub fn token_file_warning(settings: &Settings) -> Option<String> {
+    let file = settings.token_file.as_ref()?;
+    let why = match std::fs::read_to_string(file).map(Zeroizing::new) {
+        Ok(token) if !token.trim_end_matches(['\r', '\n']).is_empty() => return None,
+        Ok(_) => "it is empty".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let refused = "until it holds a token, all that needs one is refused on admin.listen";
+    Some(format!("admin.token_file {}: {why}; {refused}", file.display()))
 }
 
 /// A page of another site must not act with the operator's browser.

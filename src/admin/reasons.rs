@@ -2,7 +2,7 @@
 //! was just woken up understands. API, page, CLI and log show the same ones.
 //!
 //! A sentence says what is wrong, since when and how much, and what resumes by itself; `command` is what to
-//! type next. None holds personal data: nothing that an app or Cello worded goes in.
+//! type next, if a command leads on. None holds personal data: nothing that an app or Cello worded goes in.
 
 mod flow;
 mod sides;
@@ -52,7 +52,7 @@ pub struct Finding {
     pub since: Option<Timestamp>,
     /// How many events or things it is about; 0 where that means nothing.
     pub count: u64,
-    /// What to type next.
+    /// What to type next; empty if no command leads on.
     pub command: &'static str,
 }
 

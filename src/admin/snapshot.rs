@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// When this process began.
     pub started_at: Timestamp,
+    /// Whether it was told to end, not only to drain.
+    pub is_ending: bool,
     /// What does not change while it runs.
     pub about: About,
     /// The outbox as of its last commit.
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub token: TokenStatus,
     /// By how many seconds this clock is ahead of Cello's.
     pub clock_skew: Option<i64>,
+    /// When events were last lost while this process ran.
+    pub lost_at: Option<Timestamp>,
     /// The last warnings and refusals, newest first.
     pub door: Vec<Note>,
 }
@@ -36,4 +40,6 @@ pub struct About {
     pub base_url: String,
     /// `persistent` or `pod`.
     pub durability: String,
+    /// The token is what `cello.bearer_token_file` holds; there are no keys.
+    pub takes_bearer: bool,
 }

@@ -7,6 +7,7 @@ use super::reasons::{self, Finding};
 use super::snapshot::Snapshot;
 use crate::clock::Timestamp;
 use crate::ingress::door::Note;
+use crate::metrics::Phase;
 
 impl Parts {
     /// Everything as of now, and what of it is not as it should be.
@@ -15,11 +16,13 @@ impl Parts {
         let snapshot = Snapshot {
             now,
             started_at: self.started_at,
+            is_ending: *self.phase.borrow() == Phase::Draining,
             about: self.about.clone(),
             stats: self.outbox.stats(),
             forwarder: self.forwarder.snapshot(),
             token: self.cello.token_status(),
             clock_skew: self.cello.clock_skew(),
+            lost_at: self.watch.lost_at(self.metrics.lost.total(), now),
             door: self.door.notes(),
         };
         let mut findings = reasons::reasons(&snapshot);

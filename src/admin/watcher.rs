@@ -35,6 +35,9 @@ struct State {
     steps: VecDeque<[u64; 3]>,
     until: Option<Timestamp>,
     known: BTreeMap<&'static str, Known>,
+    /// How many events this process lost, and when it was seen that they were more.
+    lost: u64,
+    lost_at: Option<Timestamp>,
 }
 
 /// A reason that holds, or did.
@@ -61,6 +64,15 @@ impl Watch {
             let first = *since.get_or_insert(finding.since.unwrap_or(now));
             finding.since.get_or_insert(first);
         }
+    }
+
+    /// When this process last lost events, of which there are `total` now.
+    pub(super) fn lost_at(&self, total: u64, now: Timestamp) -> Option<Timestamp> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if total > state.lost {
+            (state.lost, state.lost_at) = (total, Some(now));
+        }
+        state.lost_at
     }
 
     /// The rates as the API shows them.
@@ -96,15 +108,16 @@ impl Watch {
                 continue;
             }
             let finding = findings.iter().find(|finding| finding.code == *code);
+            let command = finding.map(|finding| finding.command).filter(|command| !command.is_empty());
             known.told = holds;
             if holds {
                 known.told_at = Some(now);
             }
             match finding {
-                Some(Finding { severity, sentence, command, .. }) if *severity > Severity::Info => {
+                Some(Finding { severity, sentence, .. }) if *severity > Severity::Info => {
                     tracing::warn!(event = "reason_began", reason = code, severity = severity.as_str(), %sentence, command, "not as it should be");
                 }
-                Some(Finding { severity, sentence, command, .. }) => {
+                Some(Finding { severity, sentence, .. }) => {
                     tracing::info!(event = "reason_began", reason = code, severity = severity.as_str(), %sentence, command, "worth knowing");
                 }
                 None => tracing::info!(event = "reason_ended", reason = code, "this is over"),
@@ -153,6 +166,16 @@ mod tests {
         assert_eq!(seen(Some(at(2)), at(10)), Some(at(2)), "who knows better is believed");
         watch.date(&mut [], at(11));
         assert_eq!(seen(None, at(12)), Some(at(12)));
+    }
+
+    #[test]
+    fn a_loss_is_dated_from_when_its_count_last_grew() {
+        let watch = Watch::default();
+        assert_eq!(
+            [watch.lost_at(0, at(1)), watch.lost_at(2, at(5)), watch.lost_at(2, at(9))],
+            [None, Some(at(5)), Some(at(5))]
+        );
+        assert_eq!(watch.lost_at(3, at(11)), Some(at(11)));
     }
 
     #[test]

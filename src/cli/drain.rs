@@ -48,7 +48,9 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     match drained {
         Ok(result) => result.inspect(|()| output::note("all is delivered")),
         Err(_) => {
-            let message = format!("{waiting} events are not delivered after {timeout:?}; they stay stored");
+            let (are, they) = if waiting == 1 { ("is", "it stays") } else { ("are", "they stay") };
+            let waiting = output::counted(waiting, "event");
+            let message = format!("{waiting} {are} not delivered after {timeout:?}; {they} stored");
             Err(Failure::new(Exit::Unavailable, message).hint("`cello-relay outbox stats` shows what they wait for"))
         }
     }

@@ -35,6 +35,11 @@ pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// `1 event`, `3 events`
+pub(super) fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Rows under headings, in columns as wide as their widest cell.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -89,6 +94,11 @@ mod tests {
         let mut table = Table::new(["ID", "MESSAGE"]);
         table.row(["1234".to_owned(), "a\x1b[31mb\n".to_owned()]);
         assert_eq!(table.render(), "ID    MESSAGE\n1234  a [31mb\n");
+    }
+
+    #[test]
+    fn one_thing_is_not_called_many() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "event")), ["0 events", "1 event", "2 events"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::Context;
 use super::exit::{Exit, Failure};
+use crate::admin;
 use crate::app::{self, Signals, StartError};
 use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
@@ -65,7 +66,7 @@ fn announce(loaded: &Loaded) {
         durability = settings.durability,
         "the configuration is valid"
     );
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&admin::token_file_warning(&settings.admin)) {
         tracing::warn!(event = "config_warning", reason = warning, "the configuration may surprise");
     }
 }

@@ -84,7 +84,10 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     }
     match refused {
         0 => Ok(()),
-        _ => Err(Failure::new(Exit::Data, format!("{refused} events were refused")).hint(rejects.hint())),
+        _ => {
+            Err(Failure::new(Exit::Data, format!("refused: {}", output::counted(refused, "event")))
+                .hint(rejects.hint()))
+        }
     }
 }
 
@@ -106,7 +109,7 @@ async fn send<R: BufRead>(
             Posted::Refused { status, reason } => progress.suspend(|| rejects.add(&item, status, &reason))?,
         }
         progress.inc(item.body.len() as u64 + 1);
-        progress.set_message(format!("{} events", summary.stored + summary.known + rejects.count()));
+        progress.set_message(output::counted(summary.stored + summary.known + rejects.count(), "event"));
     }
     progress.finish_and_clear();
     Ok(summary)

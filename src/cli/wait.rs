@@ -81,6 +81,7 @@ async fn is_empty(client: &mut Client) -> Result<(), String> {
     let outbox: Outbox = answer.json().map_err(|failure| failure.message)?;
     match outbox.pending {
         0 => Ok(()),
+        1 => Err(format!("1 event waits, state {}", outbox.state)),
         pending => Err(format!("{pending} events wait, state {}", outbox.state)),
     }
 }

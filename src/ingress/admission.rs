@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 use tokio::time::Instant;
 
 use super::answer::{self, Refusal};
-use super::bearer::Bearer;
+use super::bearer::{self, Bearer};
 use super::route::Route;
 use super::{Settings, StartError};
 use crate::metrics::Rejection;
@@ -25,6 +25,16 @@ pub fn check_bind(settings: &Settings) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Reads the token file, if there is one, as the start does.
+///
+/// # Errors
+/// If it cannot be read or is empty.
+pub fn check_token_file(settings: &Settings) -> Result<(), StartError> {
+    let Some(path) = &settings.token_file else { return Ok(()) };
+    let read = bearer::read(path).map_err(|why| StartError::Token { path: path.clone(), why });
+    read.map(drop)
 }
 
 /// The rule at the door. With a token, every request must carry it; without, only loopback names are

@@ -47,7 +47,7 @@ impl Bearer {
     }
 }
 
-fn read(path: &Path) -> Result<SecretString, String> {
+pub(super) fn read(path: &Path) -> Result<SecretString, String> {
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| error.to_string())?);
     let token = text.trim();
     if token.is_empty() {

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 /// So many are remembered.
 const KEPT: usize = 20;
 /// So many fields of one request are named.
-const FIELDS: usize = 8;
+pub(super) const FIELDS: usize = 8;
 
 /// What happened at the door, and how often since it is remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Note {
     pub what: String,
     /// Which known fields it was about.
     pub fields: Vec<String>,
-    /// How many requests (for warnings: events).
+    /// How many requests; of warnings, how many were given.
     pub count: u64,
 }
 

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::answer::{self, Answer, Refusal};
 use super::route::Route;
 use super::store::{Tally, append};
-use super::{Shared, batch, door, notes};
+use super::{Shared, batch, detail, door, notes};
 use crate::event::{self, Checked, Event, EventId};
 use crate::http::body;
 use crate::metrics::{Label, Rejection, Warning};
@@ -74,8 +74,11 @@ impl Shared {
         let tally = Tally::of(&checked);
         self.log_warnings(&tally);
         self.note_warnings(&checked);
+        let warned = detail::Warned::of(&checked);
         let events = checked.into_iter().map(|checked| Event { trace: trace.clone(), ..checked.event }).collect();
-        append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await
+        let receipt = append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await?;
+        warned.log(&receipt.ids, trace.as_deref());
+        Ok(receipt)
     }
 
     /// The whole body, decompressed.
@@ -104,7 +107,7 @@ impl Shared {
     fn note_warnings(&self, checked: &[Checked]) {
         let mut kinds: Vec<(Warning, Vec<String>, u64)> = Vec::new();
         for (kind, text) in checked.iter().flat_map(|event| &event.warnings) {
-            let field = text.split(':').next().unwrap_or_default();
+            let field = detail::field(text);
             match kinds.iter_mut().find(|(known, ..)| known == kind) {
                 None => kinds.push((*kind, vec![field.to_owned()], 1)),
                 Some((_, fields, count)) => {
@@ -216,7 +219,7 @@ fn idempotency_key(head: &Parts) -> Result<Option<Box<str>>, Box<Refusal>> {
 }
 
 /// The W3C trace context of the app, if it is valid; otherwise as if there were none.
-fn traceparent(head: &Parts) -> Option<Box<str>> {
+pub(super) fn traceparent(head: &Parts) -> Option<Box<str>> {
     let text = head.headers.get(TRACEPARENT)?.to_str().ok()?.trim();
     is_traceparent(text).then(|| Box::from(text))
 }

@@ -18,6 +18,7 @@ use http_body_util::Full;
 use hyper::{Request, Response};
 use serde_json::{Map, Value, json};
 
+use crate::logged::Logged;
 use crate::wire::{Wire, request};
 use support::{EVENT, Rig, settings};
 
@@ -45,6 +46,48 @@ async fn every_example_of_cellos_documents_is_taken_and_stored_unchanged() {
         assert_eq!((status, &answer["success"]), (200, &json!(true)), "{name}: {answer}");
     }
     assert_eq!(rig.outbox.bodies(), examples.values().cloned().collect::<Vec<_>>());
+}
+
+/// The lines of that event, each with what it says.
+fn lines(log: &Logged, event: &str) -> Vec<Value> {
+    let lines = log.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<_>>();
+    lines.into_iter().map(|mut line| line["fields"].take()).filter(|line| line["event"] == event).collect()
+}
+
+#[tokio::test]
+async fn at_debug_level_each_refused_request_and_each_doubtful_event_has_its_line_without_values() {
+    let rig = Rig::start();
+    let (bad, doubtful) = (EVENT.replace("\"ucc\":\"c\"", "\"ucc\":1"), EVENT.replace("new-signup", "new-sigup"));
+    let doubtful =
+        doubtful.replace("\"newUserId\":\"u\"", "\"newUserId\":\"canary\",\"currency\":\"canary\",\"price\":1");
+    let trace = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let log = Logged::from_now();
+    for _ in 0..3 {
+        assert_eq!(rig.ask("POST", "/events", &[trace], bad.as_bytes()).await.status, 400);
+    }
+    let batch = format!("[{EVENT},{doubtful}]");
+    let ids = rig.ask("POST", "/events/batch", &[trace], batch.as_bytes()).await.json()["ids"].take();
+    assert_eq!(rig.ask("GET", "/canary", &[], b"").await.status, 404);
+
+    let refused = lines(&log, "refusal_detail");
+    let [first, .., path] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!(refused.len(), 4, "each has its own: {refused:?}");
+    assert_eq!(
+        (&first["reason"], &first["status"], &first["route"]),
+        (&json!("schema"), &json!(400), &json!("events"))
+    );
+    assert_eq!(
+        (&first["fields"], &first["trace_id"]),
+        (&json!("payload.ucc"), &json!("0af7651916cd43dd8448eb211c80319c"))
+    );
+    assert_eq!((&path["status"], &path["route"], &path["reason"]), (&json!(404), &json!("other"), &Value::Null));
+    let warned = lines(&log, "warning_detail");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert_eq!((&warned[0]["event_id"], &warned[0]["trace_id"]), (&ids[1], &first["trace_id"]));
+    assert_eq!(warned[0]["reason"], "currency, trigger", "{warned:?}");
+    assert_eq!(warned[0]["fields"], "payload.currency, context.event.trigger", "{warned:?}");
+    assert_eq!(log.count("request_refused"), 1, "the line at warn stays limited");
+    assert!(!log.text().contains("canary") && !log.text().contains("sigup"), "{}", log.text());
 }
 
 #[tokio::test]

@@ -4,6 +4,11 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Once;
 
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 thread_local! {
     static LINES: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -27,13 +32,17 @@ impl Write for ToThread {
     }
 }
 
-/// JSON lines of this thread from now on until it is dropped.
+/// JSON lines of this thread, our own down to debug, from now on until it is dropped.
 pub(crate) struct Logged(());
 
 impl Logged {
     pub(crate) fn from_now() -> Self {
         static SHARED: Once = Once::new();
-        SHARED.call_once(|| tracing_subscriber::fmt().json().with_writer(|| ToThread).init());
+        SHARED.call_once(|| {
+            let own = Targets::new().with_target("cello_relay", Level::DEBUG).with_default(Level::INFO);
+            let lines = tracing_subscriber::fmt::layer().json().with_writer(|| ToThread);
+            tracing_subscriber::registry().with(own).with(lines).init();
+        });
         LINES.set(Some(String::new()));
         Self(())
     }

@@ -77,6 +77,10 @@ fn keys_tokens_and_personal_data_are_in_no_log_metric_or_error() {
     let (code, log) = relay.terminate();
     assert_eq!(code, Some(0));
     assert!(log.contains("\"DEBUG\"") || log.contains("\"debug\"") || log.lines().count() > 5, "the log is on:\n{log}");
+    for detail in ["refusal_detail", "warning_detail"] {
+        assert!(log.contains(detail), "single requests are in the log, {detail}:\n{log}");
+    }
+    assert!(!log.contains("canary-trigger"), "what an app wrote is not:\n{log}");
     said += &log;
     assert_silent(&said);
 }

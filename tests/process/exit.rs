@@ -62,8 +62,36 @@ fn an_ordinary_container_goes_on_taking_events_for_as_long_as_it_lingers() {
     relay.signal("TERM");
     relay.wait_for_event("draining");
     assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200, "the app still works");
+    let probe = Client::connect(relay.ops).and_then(|mut ops| ops.get("/readyz")).expect("an answer");
+    assert_eq!(
+        (probe.status, probe.body.trim()),
+        (503, "ending: no new events are taken once shutdown.linger is over")
+    );
     assert_eq!(relay.wait().0, Some(0));
     assert_eq!(upstream.arrivals().count(), 1);
+}
+
+#[test]
+fn a_relay_that_ends_says_so_and_one_that_only_drains_says_that_events_are_taken() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "60s");
+    let mut relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let said = |relay: &Relay| -> Option<String> {
+        let status = relay.status();
+        let reason = status["reasons"].as_array()?.iter().find(|reason| reason["code"] == "draining")?;
+        reason["sentence"].as_str().map(str::to_owned)
+    };
+    assert_eq!(setup.call(&["drain", "--no-wait"]).0, 0);
+    let drains = said(&relay).expect("a reason");
+    assert!(drains.contains("events are still taken") && drains.contains("Only a restart"), "{drains}");
+    relay.signal("TERM");
+    relay.wait_for_event("draining");
+    let ends = said(&relay).expect("a reason");
+    assert!(ends.contains("The relay is ending") && ends.contains("shutdown.linger"), "{ends}");
+    assert!(!ends.contains("still taken") && !ends.contains("Only a restart"), "{ends}");
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, Some(143));
 }
 
 #[test]
@@ -123,6 +151,44 @@ fn wrong_configuration_exits_78_with_every_fault() {
     assert_eq!(code, 78, "{stderr}");
     for part in ["cello.base_url", "CELLO_RELAY_FORWARD__CONCURRENCY", "ingest.idle_timeout", "outbox.max_bytes"] {
         assert!(stderr.contains(part), "{part} is not in:\n{stderr}");
+    }
+}
+
+#[test]
+fn files_that_keep_the_relay_from_starting_are_a_warning_of_check_config_and_a_fault_of_it_online() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let (empty, missing) = (setup.dir().join("empty"), setup.dir().join("missing"));
+    std::fs::write(&empty, "\n").expect("a file");
+    for ca_file in [&missing, &empty] {
+        for token_file in [&empty, &missing] {
+            setup.set("CELLO__CA_FILE", ca_file.to_str().expect("a plain path"));
+            setup.set("INGEST__TOKEN_FILE", token_file.to_str().expect("a plain path"));
+            let named = |text: &str| {
+                let name = |key: &str, file: &Path| text.contains(key) && text.contains(file.to_str().unwrap_or("?"));
+                name("cello.ca_file", ca_file) && name("ingest.token_file", token_file)
+            };
+            let (code, stdout, stderr) = setup.call(&["check-config"]);
+            assert!(code == 0 && stderr.contains("warning: ") && named(&stderr), "{code} {stdout} {stderr}");
+            let (code, stdout, stderr) = setup.call(&["check-config", "--online"]);
+            assert!(code == 78 && named(&stderr) && !stdout.contains("is valid"), "{code} {stdout} {stderr}");
+            assert_eq!(setup.call(&["run"]).0, 78);
+        }
+    }
+}
+
+#[test]
+fn a_token_file_of_the_admin_listener_that_cannot_be_read_is_warned_of_at_start() {
+    let mut setup = Setup::new(UNREACHABLE);
+    let file = setup.dir().join("operators");
+    let name = file.to_str().expect("a plain path").to_owned();
+    setup.set("ADMIN__TOKEN_FILE", &name).set("SHUTDOWN__DEADLINE", "0s");
+    for content in [None, Some("\n"), Some("secret-of-operators\n")] {
+        content.iter().for_each(|content| std::fs::write(&file, content).expect("a file"));
+        let (_, log) = setup.start().terminate();
+        let warning = log.lines().find(|line| line.contains("\"config_warning\"") && line.contains("admin.token_file"));
+        let is_told = warning.is_some_and(|line| line.contains(&name));
+        assert_eq!(is_told, content != Some("secret-of-operators\n"), "{content:?}: {log}");
+        assert_eq!(setup.call(&["check-config"]).2.contains("warning: admin.token_file"), is_told, "{content:?}");
     }
 }
 

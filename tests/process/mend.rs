@@ -53,11 +53,11 @@ fn what_waits_is_erased_only_if_that_is_said_running_or_stopped() {
         assert_eq!(relay.client().post("/events", &event(user, 1)).expect("an answer").status, 200);
     }
     let (code, stdout, _) = setup.call(&["outbox", "erase", "--user", "somebody", "--dry-run"]);
-    assert!(code == 0 && stdout.starts_with("1 events would be erased"), "{stdout}");
+    assert!(code == 0 && stdout.starts_with("1 event would be erased"), "{stdout}");
     let (code, _, stderr) = setup.call(&["outbox", "erase", "--user", "somebody"]);
     assert!(code == 64 && stderr.contains("reward may go unpaid") && stderr.contains("--yes"), "{code} {stderr}");
     let (code, stdout, stderr) = setup.call(&["outbox", "erase", "--user", "somebody", "--yes"]);
-    assert!(code == 0 && stdout.starts_with("1 events erased"), "{code} {stdout} {stderr}");
+    assert!(code == 0 && stdout.starts_with("1 event erased"), "{code} {stdout} {stderr}");
     let (_, log) = relay.terminate();
     assert!(log.contains(r#""action":"erase""#) && log.contains(r#""via":"socket""#), "{log}");
     assert!(!log.contains("somebody"), "{log}");

@@ -66,6 +66,7 @@ fn a_paced_replay_ends_with_its_command_and_the_rest_stays_dead() {
     command.wait().expect("a status");
     let ended = ended(&mut relay);
     assert_eq!((&ended["outcome"], &ended["via"]), (&json!("reader_left"), &json!("socket")), "{ended}");
+    assert_eq!(ended["selector"], "all", "{ended}");
     let count = ended["count"].as_u64().expect("a count");
     assert!(count < 9, "{ended}");
     relay.wait_until_empty(PATIENCE);
@@ -190,7 +191,7 @@ fn ids_that_nobody_knows_are_told_and_one_that_is_given_twice_counts_once() {
     let dry = order(&setup, "/api/discard", &json!({"ids": [id, never, id], "dry_run": true})).json();
     assert_eq!((&dry["count"], &dry["unknown"], &dry["notDead"]), (&json!(1), &json!([never]), &json!([])), "{dry}");
     let (code, stdout, stderr) = setup.call(&["outbox", "discard", "--dry-run", &id, &id]);
-    assert!(code == 0 && stdout.starts_with("1 dead letters match"), "{code} {stdout} {stderr}");
+    assert!(code == 0 && stdout.starts_with("1 dead letter matches"), "{code} {stdout} {stderr}");
     assert_eq!(dead(&relay), 1);
     let (code, stdout, stderr) = setup.call(&["outbox", "replay", "--json", &id, never]);
     let done: Value = serde_json::from_str(&stdout).expect("JSON");

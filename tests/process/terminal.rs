@@ -51,6 +51,26 @@ fn a_question_states_the_count_and_no_changes_nothing() {
 }
 
 #[test]
+fn a_persons_dead_letters_are_erased_on_a_terminal_only_after_a_question() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let relay = with_dead(&setup, &upstream);
+    let question = "Erase 1 dead letter of this person for good? [y/N]";
+    let Some(seen) = on_a_terminal(&setup, &["outbox", "erase", "--user", "a"], "n\n") else { return };
+    assert!(seen.contains(question) && seen.contains("nothing was changed"), "{seen}");
+    assert_eq!(relay.metric("cello_relay_outbox_events", "dead"), 3.0);
+    let seen = on_a_terminal(&setup, &["outbox", "erase", "--user", "a"], "y\n").expect("a terminal");
+    assert!(seen.contains(question) && seen.contains("1 event erased"), "{seen}");
+    let seen = on_a_terminal(&setup, &["outbox", "erase", "--user", "b", "--yes"], "").expect("a terminal");
+    assert!(!seen.contains("[y/N]") && seen.contains("1 event erased"), "{seen}");
+    drop(relay.terminate());
+    let seen = on_a_terminal(&setup, &["outbox", "erase", "--user", "c"], "n\n").expect("a terminal");
+    assert!(seen.contains(question) && seen.contains("nothing was changed"), "{seen}");
+    let (code, stdout, stderr) = setup.call(&["outbox", "erase", "--user", "c"]);
+    assert!(code == 0 && stdout.starts_with("1 event erased"), "a script is not asked: {code} {stdout} {stderr}");
+}
+
+#[test]
 fn how_far_it_is_shows_on_a_terminal_and_nowhere_else() {
     let upstream = Upstream::start();
     let setup = Setup::new(&upstream.base_url());

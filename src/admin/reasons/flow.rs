@@ -12,7 +12,8 @@ use crate::reason::Reason;
 const LATE: Duration = Duration::from_secs(300);
 
 const CHECK: &str = "cello-relay check-config --online";
-const STATS: &str = "cello-relay outbox stats";
+/// Shows what still waits, until nothing does.
+const WAIT: &str = "cello-relay wait --empty";
 
 pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let before = found.len();
@@ -22,18 +23,7 @@ pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         found.push(paused(snapshot, pause));
     }
     if snapshot.forwarder.flow == Flow::Draining {
-        found.push(Finding {
-            code: "draining",
-            severity: Severity::Info,
-            sentence: format!(
-                "The outbox is being emptied before an end: retry times are dropped, events are still taken; {}. \
-                 Only a restart of the relay ends it.",
-                waiting(snapshot)
-            ),
-            since: None,
-            count: snapshot.stats.ledger.undelivered(),
-            command: STATS,
-        });
+        found.push(draining(snapshot));
     }
     paced(snapshot, found);
     blocked(snapshot, found);
@@ -50,9 +40,29 @@ pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ),
             since: snapshot.stats.oldest,
             count: snapshot.stats.ledger.undelivered(),
-            command: STATS,
+            command: WAIT,
         });
     }
+}
+
+fn draining(snapshot: &Snapshot) -> Finding {
+    let waiting = waiting(snapshot);
+    // An ending relay answers no more questions at its door.
+    let (sentence, command) = if snapshot.is_ending {
+        let said = format!(
+            "The relay is ending and empties its outbox first, for shutdown.deadline at most; {waiting}. What is left \
+             waits for the next start. No new events are taken once shutdown.linger is over."
+        );
+        (said, "")
+    } else {
+        let said = format!(
+            "The outbox is being emptied before an end: retry times are dropped, events are still taken; {waiting}. \
+             Only a restart of the relay ends it."
+        );
+        (said, WAIT)
+    };
+    let count = snapshot.stats.ledger.undelivered();
+    Finding { code: "draining", severity: Severity::Info, sentence, since: None, count, command }
 }
 
 fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
@@ -62,6 +72,11 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (code, said) = match reason {
         // Told by the keys' own sentence, unless it is the token alone that is not taken.
         Reason::Credentials if super::sides::keys_stop_delivery(snapshot) => return,
+        Reason::Credentials if snapshot.about.takes_bearer => (
+            "held_credentials",
+            "The upstream refuses the token in cello.bearer_token_file with 401. Put the one there that it expects; \
+             a changed file is read by itself",
+        ),
         Reason::Credentials => (
             "held_credentials",
             "Cello gives access tokens and then refuses them with 401. Check that the keys belong to this \
@@ -89,16 +104,22 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
              and what is between here and Cello (407: a proxy wants a password)",
         ),
     };
+    // Where the token is given, not asked for, it is told who refuses it, and there is nothing to try online.
+    let (whose, command) = match reason {
+        Reason::MassRefusal => (environment, "cello-relay outbox list --state dead"),
+        Reason::Credentials if snapshot.about.takes_bearer => (&snapshot.about.base_url, "cello-relay check-config"),
+        _ => (environment, CHECK),
+    };
     found.push(Finding {
         code,
         severity: Severity::Critical,
         sentence: format!(
-            "Delivery is held since {at} ({environment}, {reason}): {said}. {waiting}; a probe goes out every 30 s at \
+            "Delivery is held since {at} ({whose}, {reason}): {said}. {waiting}; a probe goes out every 30 s at \
              most, and delivery resumes by itself with the first one that is taken."
         ),
         since: Some(since),
         count: snapshot.stats.ledger.undelivered(),
-        command: if reason == Reason::MassRefusal { "cello-relay outbox list --state dead" } else { CHECK },
+        command,
     });
 }
 
@@ -166,7 +187,7 @@ fn paced(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         ),
         since: None,
         count: snapshot.stats.ledger.undelivered(),
-        command: STATS,
+        command: "",
     });
 }
 

@@ -36,13 +36,19 @@ pub(super) fn keys(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ("token_refused", Severity::Critical, Some(since), sentence)
         }
         (Access::Missing(since), _) => {
-            let sentence = format!(
-                "The access key cannot be read since {}{}; {}. Mend the Secret or its mount: it resumes by itself when \
-                 the files are there.",
-                time(since, now),
-                status(),
-                waiting(snapshot)
-            );
+            let at = format!("since {}{}; {}", time(since, now), status(), waiting(snapshot));
+            let sentence = if snapshot.about.takes_bearer {
+                let upstream = &snapshot.about.base_url;
+                format!(
+                    "The token for {upstream} (cello.bearer_token_file) cannot be read {at}. Mend the file or its mount: \
+                     it resumes by itself when it can be read."
+                )
+            } else {
+                format!(
+                    "The access key cannot be read {at}. Mend the Secret or its mount: it resumes by itself when the \
+                     files are there."
+                )
+            };
             ("token_missing", Severity::Critical, Some(since), sentence)
         }
         (_, TokenState::Valid | TokenState::Ageing) if token.keys_refused => {
@@ -119,9 +125,9 @@ fn door(snapshot: &Snapshot, kind: Kind, found: &mut Vec<Finding>) {
             "door_warnings",
             Severity::Info,
             format!(
-                "{} accepted with a warning lately, {last}. They are delivered as they are; Cello may read them otherwise \
-                 than meant.",
-                count_of(count, "event") + if count == 1 { " was" } else { " were" }
+                "{} given at the door lately, {last}. The events are delivered as they are; Cello may read them \
+                 otherwise than meant.",
+                count_of(count, "warning") + if count == 1 { " was" } else { " were" }
             ),
         ),
     };

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use super::words::{bytes, capital, count_of, number, waiting};
 use super::{Finding, Severity, Snapshot};
-use crate::outbox::{AppendError, Bound};
+use crate::outbox::{AppendError, Bound, Stats};
 
 /// An outbox or volume so full will be full soon, in hundredths.
 const NEARLY_FULL: u64 = 80;
 /// What waits so long on a disk that ends with its pod is at risk.
 const AT_RISK: Duration = Duration::from_secs(60);
+/// What was lost within this time is news, even if the damaged file is gone.
+const FRESH_LOSS: Duration = Duration::from_secs(86_400);
 
-const STATS: &str = "cello-relay outbox stats";
+const LIST: &str = "cello-relay outbox list";
+const LIST_DEAD: &str = "cello-relay outbox list --state dead";
 
 pub(super) fn look(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     refusing(snapshot, found);
@@ -78,8 +81,14 @@ fn refusing(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         sentence: format!("{said}. Apps get 503 and must try again; what was taken is safe: {}.", waiting(snapshot)),
         since: None,
         count: stats.ledger.undelivered(),
-        command: STATS,
+        // A disk is mended elsewhere.
+        command: if matches!(error, AppendError::Full(Bound::Bytes | Bound::Events)) { what_fills(stats) } else { "" },
     });
+}
+
+/// Dead letters can be made fewer at once; if there are none, what waits tells why it does.
+fn what_fills(stats: &Stats) -> &'static str {
+    if stats.ledger.dead > 0 { LIST_DEAD } else { LIST }
 }
 
 fn nearly_full(snapshot: &Snapshot, found: &mut Vec<Finding>) {
@@ -99,7 +108,7 @@ fn nearly_full(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         ),
         since: None,
         count: stats.ledger.undelivered(),
-        command: STATS,
+        command: what_fills(stats),
     });
 }
 
@@ -116,7 +125,7 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ),
             since: None,
             count: dead,
-            command: "cello-relay outbox list --state dead",
+            command: LIST_DEAD,
         });
     } else if dead > 0 {
         found.push(Finding {
@@ -129,7 +138,7 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             ),
             since: None,
             count: dead,
-            command: "cello-relay outbox list --state dead",
+            command: LIST_DEAD,
         });
     }
 }
@@ -137,32 +146,39 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
 fn damage(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (lost, files) = (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files);
     if lost > 0 {
-        found.push(Finding {
-            code: "lost_events",
-            severity: Severity::Critical,
-            sentence: format!(
-                "{} that had been accepted could not be read from a damaged file and are lost. Have the apps send them \
-                 again if they can, and replace the disk.",
-                count_of(lost, "event")
-            ),
-            since: None,
-            count: lost,
-            command: STATS,
-        });
+        let (what, lost_at) = (count_of(lost, "event"), snapshot.lost_at);
+        // The count stays for good; what asks for somebody must end, or it hides what goes wrong next.
+        let is_open = files > 0 || lost_at.is_some_and(|at| snapshot.now.since(at) < FRESH_LOSS);
+        let (severity, sentence) = if is_open {
+            let lost_are = if lost == 1 { "is lost" } else { "are lost" };
+            let said = format!(
+                "{what} that had been accepted could not be read from a damaged file and {lost_are}. Have the apps send \
+                 again what they can, replace the disk, and delete the damaged file when you are done with it."
+            );
+            (Severity::Critical, said)
+        } else {
+            let said = format!(
+                "{what} that had been accepted {} lost to a damaged disk, and no damaged file lies \
+                 here any more: nothing is to be done.",
+                if lost == 1 { "was" } else { "were" }
+            );
+            (Severity::Info, said)
+        };
+        found.push(Finding { code: "lost_events", severity, sentence, since: lost_at, count: lost, command: "" });
     }
     if files > 0 {
         found.push(Finding {
             code: "quarantined",
             severity: Severity::Warning,
             sentence: format!(
-                "{} in the outbox directory ({} *.damaged.db): what could be read was recovered. Check the disk, keep a \
-                 copy for the inquiry, then delete them.",
+                "{} in the outbox directory ({} *.damaged.db): what could be read was recovered; `cello-relay outbox list \
+                 --file NAME` shows it. Check the disk, keep a copy for the inquiry, then delete them.",
                 if files == 1 { "A damaged file lies".to_owned() } else { "Damaged files lie".to_owned() },
                 number(files)
             ),
             since: None,
             count: files,
-            command: STATS,
+            command: "",
         });
     }
 }

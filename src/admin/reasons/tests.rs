@@ -31,7 +31,12 @@ fn calm() -> Snapshot {
         refresh_at: Some(hence(200)),
         ..TokenStatus::default()
     };
-    let about = About { environment: "sandbox".into(), base_url: "https://x".into(), durability: "persistent".into() };
+    let about = About {
+        environment: "sandbox".into(),
+        base_url: "https://x".into(),
+        durability: "persistent".into(),
+        ..About::default()
+    };
     Snapshot { now: NOW, started_at: ago(60), about, token, ..Snapshot::default() }
 }
 
@@ -110,7 +115,14 @@ fn table() -> Vec<Row> {
             |it| (it.stats.ledger.dead, it.stats.dead_letters_full) = (7_000, true),
             &["Dead letters (7,000)", "every 5 min"],
         ),
-        row("lost_events", Critical, |it| it.stats.ledger.lost = 1, &["1 event that", "damaged file"]),
+        row(
+            "lost_events",
+            Critical,
+            |it| (it.stats.ledger.lost, it.stats.quarantined_files) = (1, 1),
+            &["1 event that", "is lost", "delete the damaged file"],
+        ),
+        row("lost_events", Critical, |it| (it.stats.ledger.lost, it.lost_at) = (2, Some(ago(1_439))), &["are lost"]),
+        row("lost_events", Info, |it| it.stats.ledger.lost = 2, &["2 events", "were lost", "nothing is to be done"]),
         row("quarantined", Warning, |it| it.stats.quarantined_files = 2, &["2 *.damaged.db"]),
         row("clock_skew", Warning, |it| it.clock_skew = Some(-125), &["2 min behind Cello's"]),
         row("clock_skew", Warning, |it| it.clock_skew = Some(60), &["60 s ahead of Cello's"]),
@@ -124,7 +136,7 @@ fn table() -> Vec<Row> {
             "door_warnings",
             Info,
             |it| it.door = vec![note(Kind::Warning, "currency", "payload.currency", 1)],
-            &["1 event was accepted with a warning", "payload.currency"],
+            &["1 warning was given at the door lately", "payload.currency"],
         ),
     ]);
     rows.extend(token_rows());
@@ -145,6 +157,7 @@ fn flow_rows() -> Vec<Row> {
             it.forwarder.paused = Some(Pause { since: ago(38), until });
         }
     };
+    let draining = |ends| move |it: &mut Snapshot| (it.forwarder.flow, it.is_ending) = (Flow::Draining, ends);
     let paced = |it: &mut Snapshot| it.forwarder.paced_until = Some(hence(3));
     let blocked = |it: &mut Snapshot| {
         waiting(it);
@@ -159,7 +172,8 @@ fn flow_rows() -> Vec<Row> {
         ("slow_start", Severity::Info, Box::new(slow), &["step by step"]),
         ("paused", Severity::Warning, Box::new(pause(None)), &["at 14:02 UTC", "over a restart", "1,204"]),
         ("paused", Severity::Warning, Box::new(pause(Some(hence(22)))), &["ends by itself at 15:02 UTC, in 22 min"]),
-        ("draining", Severity::Info, Box::new(|it| it.forwarder.flow = Flow::Draining), &["before an end"]),
+        ("draining", Severity::Info, Box::new(draining(false)), &["before an end", "still taken", "Only a restart"]),
+        ("draining", Severity::Info, Box::new(draining(true)), &["is ending", "next start", "shutdown.linger"]),
         ("paced", Severity::Info, Box::new(paced), &["Retry-After", "3 min"]),
         ("user_blocked", Severity::Warning, Box::new(blocked), &["of 2 users", "http_5xx", "those of others do not"]),
         ("backlog", Severity::Warning, Box::new(waiting), &["behind", "1,204 events wait, the oldest 38 min"]),
@@ -218,7 +232,9 @@ fn each_condition_has_its_sentence_its_weight_and_its_next_command() {
         }
         let sentence = &finding.sentence;
         assert!(sentence.ends_with('.') && sentence.len() < 500 && !sentence.contains("  "), "{code}: {sentence}");
-        assert!(finding.command.starts_with("cello-relay ") || code == "clock_skew", "{code}");
+        let command = finding.command;
+        assert!(command.starts_with("cello-relay ") || command.is_empty() || code == "clock_skew", "{code}");
+        assert_ne!(command, "cello-relay outbox stats", "{code}: that is where it is read");
         assert_eq!(is_healthy(&findings), findings.iter().all(|one| one.severity == Severity::Info), "{code}");
     }
 }
@@ -269,6 +285,43 @@ fn one_fault_is_told_once() {
         it.stats.retrying = 3;
     };
     assert_eq!(codes(&held_with_heads), ["held_http_403"]);
+}
+
+#[test]
+fn a_token_from_a_file_is_not_told_of_as_keys() {
+    let of = |change: &dyn Fn(&mut Snapshot)| {
+        let mut snapshot = calm();
+        snapshot.about.takes_bearer = true;
+        held(Reason::Credentials)(&mut snapshot);
+        change(&mut snapshot);
+        reasons(&snapshot)
+    };
+    let missing =
+        |it: &mut Snapshot| it.token = TokenStatus { access: Access::Missing(ago(38)), ..TokenStatus::default() };
+    for (code, command, findings) in [
+        ("held_credentials", "cello-relay check-config", of(&|_| {})),
+        ("token_missing", "cello-relay check-config --online", of(&missing)),
+    ] {
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.code, finding.command), (code, command));
+        let said = &finding.sentence;
+        assert!(said.contains("cello.bearer_token_file") && said.contains("https://x"), "{said}");
+        assert!(!said.contains("key") && !said.contains("access token") && said.len() < 500, "{said}");
+    }
+}
+
+#[test]
+fn a_loss_is_told_but_is_no_ill_health_once_its_file_is_gone_and_a_day_is_over() {
+    let mut snapshot = calm();
+    (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files) = (1, 1);
+    snapshot.lost_at = Some(ago(1_440));
+    assert!(!is_healthy(&reasons(&snapshot)), "the damaged file lies there");
+    snapshot.stats.quarantined_files = 0;
+    let findings = reasons(&snapshot);
+    let told: Vec<_> = findings.iter().map(|finding| (finding.code, finding.count)).collect();
+    assert_eq!((told, is_healthy(&findings)), (vec![("lost_events", 1)], true));
+    snapshot.lost_at = Some(ago(1_439));
+    assert!(!is_healthy(&reasons(&snapshot)), "it is less than a day ago");
 }
 
 #[test]

@@ -106,20 +106,21 @@ async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Conte
         let wheel = progress::wheel("counting");
         let (found, answer) = follow::order(&mut client, act.path, &selection(args, terms, true), &wheel).await?;
         if args.dry_run {
-            tell(args, &found, &answer, &format!("{} dead letters match", found.count))?;
+            let verb = if found.count == 1 { "matches" } else { "match" };
+            tell(args, &found, &answer, &format!("{} {verb}", letters(found.count)))?;
             return known(&found);
         }
         if !args.yes {
             tell_passed_over(found.passed_over);
         }
-        if !args.yes && !output::confirm(&format!("{} {} dead letters?", act.question, found.count))? {
+        if !args.yes && !output::confirm(&format!("{} {}?", act.question, letters(found.count)))? {
             return Err(Failure::new(Exit::Ok, "nothing was changed"));
         }
         total = Some(found.count);
     }
     let bar = progress::events(total, act.doing);
     let (done, answer) = follow::order(&mut client, act.path, &selection(args, terms, false), &bar).await?;
-    tell(args, &done, &answer, &format!("{} dead letters {}", done.count, act.done))?;
+    tell(args, &done, &answer, &format!("{} {}", letters(done.count), act.done))?;
     match &done.canary {
         Some(Canary { id, outcome }) if outcome != "delivered" => {
             let message = format!("the canary {id} was not delivered ({outcome}): the rest stays dead");
@@ -127,6 +128,10 @@ async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Conte
         }
         _ => known(&done),
     }
+}
+
+fn letters(count: u64) -> String {
+    output::counted(count, "dead letter")
 }
 
 /// The result, and what of the order came to nothing.
@@ -150,8 +155,9 @@ fn known(done: &Done) -> Result<(), Failure> {
 
 fn tell_passed_over(count: u64) {
     if count > 0 {
-        let why = "Cello may have counted them already; --may-duplicate replays them too";
-        output::note(&format!("{count} were passed over: {why}"));
+        let (were, them) = if count == 1 { ("was", "it") } else { ("were", "them") };
+        let why = format!("Cello may have counted {them} already; --may-duplicate replays {them} too");
+        output::note(&format!("{count} {were} passed over: {why}"));
     }
 }
 

@@ -29,7 +29,7 @@ pub(in crate::cli) struct Args {
     /// Only count
     #[arg(long)]
     dry_run: bool,
-    /// Also what waits to be delivered: a reward may go unpaid
+    /// Do not ask, and erase also what waits to be delivered: a reward may go unpaid
     #[arg(long, short)]
     yes: bool,
     /// Print JSON
@@ -62,6 +62,13 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let whereabouts = context.whereabouts()?;
     // It waits for what is in flight and overwrites the free pages.
     let mut client = flow::control(&whereabouts).with_patience(std::time::Duration::from_secs(600));
+    if !args.yes && !args.dry_run && output::is_interactive() {
+        // Where no relay answers, the order itself finds that out, and the directory is asked.
+        let counted = client.post("/api/erase", &json!({"user": person, "dry_run": true})).await;
+        if let Some(found) = counted.ok().filter(|answer| answer.status.is_success()) {
+            agreed(args, &found.json()?)?;
+        }
+    }
     let body = json!({"user": person, "dry_run": args.dry_run, "yes": args.yes});
     let result = waiting(client.post("/api/erase", &body)).await;
     let answer = match result {
@@ -76,6 +83,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
             if found["pending"] != 0 || found["retrying"] != 0 {
                 confirmed(args, &found)?;
             }
+            agreed(args, &found)?;
             let erased = waiting(erase_stopped(&whereabouts.dir, UserId::new(&person))).await?;
             telemetry::to_stderr(|| audit::erased("directory", erased.events()));
             return tell(&view::erased(&erased), args);
@@ -99,11 +107,27 @@ async fn waiting<T>(work: impl Future<Output = T>) -> T {
     result
 }
 
+/// Dead letters go for good: where somebody can be asked, he is. What waits has a question of its own.
+fn agreed(args: &Args, found: &Value) -> Result<(), Failure> {
+    let dead = found["dead"].as_u64().unwrap_or(0);
+    let question = format!("Erase {} of this person for good?", output::counted(dead, "dead letter"));
+    if args.yes || dead == 0 || count_waiting(found) > 0 || output::confirm(&question)? {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Ok, "nothing was changed"))
+}
+
+fn count_waiting(found: &Value) -> u64 {
+    ["pending", "retrying", "in_flight"].iter().filter_map(|state| found[state].as_u64()).sum()
+}
+
 /// What waits is only erased if that is said.
 fn confirmed(args: &Args, found: &Value) -> Result<(), Failure> {
-    let waiting: u64 = ["pending", "retrying", "in_flight"].iter().filter_map(|state| found[state].as_u64()).sum();
-    let message = format!("{waiting} events of this person wait to be delivered: erased, a reward may go unpaid");
-    if args.yes || (output::is_interactive() && output::confirm(&format!("{message}. Erase them?"))?) {
+    let waiting = count_waiting(found);
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    let what = output::counted(waiting, "event");
+    let message = format!("{what} of this person {wait} to be delivered: erased, a reward may go unpaid");
+    if args.yes || (output::is_interactive() && output::confirm(&format!("{message}. Erase anyway?"))?) {
         return Ok(());
     }
     Err(Failure::new(Exit::Usage, message).hint("if that is meant, say --yes; nothing was changed"))
@@ -115,14 +139,14 @@ fn tell(answer: &Value, args: &Args) -> Result<(), Failure> {
     }
     let of = |name: &str| answer[name].as_u64().unwrap_or(0);
     let done = if args.dry_run { "would be erased" } else { "erased" };
-    let mut text = format!("{} events {done}", of("count"));
+    let mut text = format!("{} {done}", output::counted(of("count"), "event"));
     for state in ["pending", "retrying", "in_flight", "dead"] {
         if of(state) > 0 {
             text.push_str(&format!(", {} {}", of(state), state.replace('_', " ")));
         }
     }
     if of("keys") > 0 {
-        text.push_str(&format!("; {} idempotency keys forgotten", of("keys")));
+        text.push_str(&format!("; {} forgotten", output::counted(of("keys"), "idempotency key")));
     }
     output::print(&format!("{text}\n"))?;
     for file in answer["quarantined"].as_array().into_iter().flatten().filter_map(Value::as_str) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::client::Client;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::flow;
+use crate::cli::{flow, output};
 
 /// What an order did, as far as it went.
 #[derive(Debug, Deserialize)]
@@ -64,7 +64,8 @@ async fn last_line(answer: Response<Incoming>, bar: &ProgressBar) -> Result<(Don
     let mut body = answer.into_body();
     let (mut begun, mut so_far) = (Vec::new(), 0);
     let broke_off = |so_far: u64| {
-        let message = format!("the relay broke off after {so_far} dead letters; the rest stays dead");
+        let so_far = output::counted(so_far, "dead letter");
+        let message = format!("the relay broke off after {so_far}; the rest stays dead");
         Failure::new(Exit::Unavailable, message).hint("the same command goes on with the rest")
     };
     while let Some(frame) = body.frame().await {

@@ -137,6 +137,5 @@ pub(super) fn check(args: &CheckArgs, context: &Context) -> Result<(), Failure> 
     if findings.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Data, "the outbox is damaged")
-        .hint("the relay moves a damaged file aside when it starts and recovers what can be read"))
+    Err(Failure::new(Exit::Data, "the outbox is damaged").hint(super::offline::WHAT_BECOMES))
 }

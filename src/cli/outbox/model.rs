@@ -30,11 +30,12 @@ struct Reason {
 }
 
 impl Reason {
-    /// Two lines: what is wrong, and what to type.
+    /// What is wrong, and on a second line what to type, if that leads on.
     fn render(&self) -> String {
         let severity = output::printable(&self.severity.to_uppercase());
         let (sentence, command) = (output::printable(&self.sentence), output::printable(&self.command));
-        format!("{severity:<8}  {sentence}\n          next: {command}\n")
+        let next = if command.is_empty() { String::new() } else { format!("          next: {command}\n") };
+        format!("{severity:<8}  {sentence}\n{next}")
     }
 }
 

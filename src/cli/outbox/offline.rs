@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::source::{Question, Which};
 use crate::admin::{PauseFile, reasons, view};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::output::counted;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
@@ -17,6 +18,10 @@ use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError, State, Stats};
 
 /// Events read at a time.
 const PAGE: usize = 500;
+
+/// What a relay makes of damage.
+pub(super) const WHAT_BECOMES: &str = "a relay moves a damaged file aside as soon as it meets the damage, and goes on with \
+    what can be read; an event that fails only its checksum becomes a dead letter (corrupt) when it is its turn";
 
 /// The outbox of a relay that does not run.
 pub(super) struct Stopped {
@@ -65,12 +70,11 @@ impl Stopped {
             (None, 0) => return Ok(()),
             (None, damaged) => format!("{damaged} of these events do not match their checksums"),
             (Some(damage), _) => match damage.expected {
-                Some(expected) => format!("only {} of {} events can be read", damage.readable, expected),
-                None => format!("only {} events can be read; nobody knows of how many", damage.readable),
+                Some(expected) => format!("only {} of {} can be read", damage.readable, counted(expected, "event")),
+                None => format!("only {} can be read; nobody knows of how many", counted(damage.readable, "event")),
             },
         };
-        Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}"))
-            .hint("a relay that starts moves a damaged file aside and goes on with what can be read of it"))
+        Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}")).hint(WHAT_BECOMES))
     }
 
     /// What `outbox check` finds; nothing if all is well.

@@ -201,6 +201,15 @@ async fn the_status_of_a_stopped_relay_knows_what_was_retried_what_lies_aside_an
 }
 
 #[test]
+fn a_reason_that_no_command_leads_on_from_is_told_without_one() {
+    let reason = |command| format!(r#"{{"severity":"warning","sentence":"It is so.","command":"{command}"}}"#);
+    let status = format!(r#"{{"queue":{{}},"reasons":[{},{}]}}"#, reason(""), reason("cello-relay resume"));
+    let shown = serde_json::from_str::<model::Status>(&status).unwrap().render();
+    let told = "WARNING   It is so.\nWARNING   It is so.\n          next: cello-relay resume\n\n";
+    assert!(shown.starts_with(told), "{shown}");
+}
+
+#[test]
 fn listings_and_single_events_are_readable_with_whatever_is_known() {
     let at = Timestamp::from_millis(0).to_string();
     let row = format!(

@@ -33,13 +33,14 @@ pub(super) async fn wait(client: &mut Client, ids: &[EventId], timeout: Duration
     });
     match all.await {
         Err(_) => {
-            let message =
-                format!("{} of {} events are not delivered after {timeout:?}", ids.len() - settled, ids.len());
+            let all = output::counted(ids.len() as u64, "event");
+            let message = format!("not delivered after {timeout:?}: {} of {all}", ids.len() - settled);
             Err(Failure::new(Exit::Unavailable, message).hint("they stay stored; `cello-relay outbox stats` shows why"))
         }
         Ok(Err(failure)) => Err(failure),
         Ok(Ok(())) if dead > 0 => {
-            Err(Failure::new(Exit::Data, format!("Cello refused {dead} of {} events", ids.len()))
+            let all = output::counted(ids.len() as u64, "event");
+            Err(Failure::new(Exit::Data, format!("Cello refused {dead} of {all}"))
                 .hint("`cello-relay outbox list --state dead` shows them"))
         }
         Ok(Ok(())) => {

@@ -123,7 +123,7 @@ impl Forwarder {
         let shared = &self.shared;
         let mut supply = Supply::new(&*shared.deps.outbox);
         let mut now = shared.deps.clock.instant();
-        let mut beat_at = now + BEAT;
+        let mut beat_at = now;
         let mut timer = pin!(tokio::time::sleep_until(beat_at));
         shared.govern(|governor| governor.set_access(*self.access.borrow_and_update()));
         loop {
@@ -178,3 +178,6 @@ impl fmt::Debug for Forwarder {
         f.write_str("Forwarder")
     }
 }
+
+#[cfg(test)]
+mod tests;

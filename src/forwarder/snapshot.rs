@@ -111,6 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_breaker_has_a_name_and_is_as_open_with_a_probe_as_without() {
+        let stands = [Breaker::Closed, Breaker::Open, Breaker::HalfOpen, Breaker::SlowStart];
+        assert_eq!(stands.map(Breaker::as_str), ["closed", "open", "half_open", "slow_start"]);
+        let without = [Breaker::Closed, Breaker::Open, Breaker::Open, Breaker::SlowStart];
+        assert_eq!(stands.map(Breaker::without_probe), without);
+    }
+
+    #[test]
     fn a_pause_lasts_as_long_as_ordered_even_if_the_clock_was_set_back() {
         let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
         let pause = Pause { since: at(100), until: Some(at(160)) };

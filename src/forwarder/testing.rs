@@ -1,10 +1,29 @@
 //! What the unit tests of this module share.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::watch;
+
 use super::{Ambiguous, Judgement, Settings};
-use crate::cello::Verdict;
+use crate::cello::{Access, Courier, Verdict};
+use crate::event::EventId;
 use crate::reason::Reason;
+
+/// Has the access that it is told, and never answers.
+pub(super) struct Idle(pub(super) watch::Sender<Access>);
+
+impl Courier for Idle {
+    fn deliver(&self, _: EventId, _: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn access(&self) -> watch::Receiver<Access> {
+        self.0.subscribe()
+    }
+}
 
 /// The defaults.
 pub(super) fn settings() -> Settings {

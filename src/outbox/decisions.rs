@@ -146,7 +146,8 @@ mod tests {
     fn what_cello_may_have_counted_is_told_from_what_it_refused() {
         let counted = |reason, status| may_be_counted(Some(Reason::Exhausted), &[attempt(reason, status)], 1, false);
         assert!([Reason::Timeout, Reason::Reset, Reason::NotJson].iter().all(|reason| counted(*reason, None)));
-        assert!(counted(Reason::Http5xx, Some(502)) && !counted(Reason::Http5xx, Some(503)));
+        assert!(counted(Reason::Http5xx, Some(502)) && counted(Reason::Http5xx, None));
+        assert!([501, 503, 505].iter().all(|status| !counted(Reason::Http5xx, Some(*status))));
         assert!(!counted(Reason::Http422, Some(422)) && !counted(Reason::Connect, None));
         assert!(may_be_counted(Some(Reason::Ambiguous), &[], 0, false));
         assert!(may_be_counted(Some(Reason::Http422), &[attempt(Reason::Http422, Some(422))], 1, true));
@@ -167,6 +168,30 @@ mod tests {
         let last = unsure_of(&[words, attempt(Reason::Http422, Some(422))], Timestamp::from_millis(9));
         assert_eq!((last.reason, last.message, last.at), (Reason::Timeout, None, Timestamp::from_millis(0)));
         assert_eq!(unsure_of(&[], Timestamp::from_millis(9)).at, Timestamp::from_millis(9));
+    }
+
+    #[test]
+    fn everything_is_what_may_come_twice_too_without_a_limit() {
+        let everything = Terms { may_duplicate: true, limit: u64::MAX, after: None };
+        assert_eq!((Terms::everything(), Terms::default().may_duplicate), (everything, false));
+    }
+
+    #[test]
+    fn an_erasure_in_passes_adds_up_what_is_gone_and_tells_how_things_stand_at_its_end() {
+        let pass = |in_flight, is_overwritten| Erased {
+            pending: 3,
+            retrying: 4,
+            dead: 5,
+            keys: 7,
+            in_flight,
+            quarantined: Vec::new(),
+            is_overwritten,
+        };
+        let mut erased = pass(11, false);
+        assert_eq!(erased.events(), 12, "keys are no events");
+        erased.add(pass(1, true));
+        let sum = Erased { pending: 6, retrying: 8, dead: 10, keys: 14, ..pass(1, true) };
+        assert_eq!(erased, sum);
     }
 
     #[test]

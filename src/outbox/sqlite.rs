@@ -35,6 +35,8 @@ mod sql;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod volume;
 mod wal;
 mod writer;
@@ -324,8 +326,8 @@ impl DeadLetters for Sqlite {
     fn list(&self, filter: Filter, after: Option<EventId>, limit: usize) -> Wait<'_, Result<Vec<Listed>, ReadError>> {
         Box::pin(async move {
             let (mut lines, mut next) = (Vec::new(), Some(after.map_or(0, |id| id.seq() + 1)));
-            // Part by part, so that a rare filter keeps no other question waiting.
-            while let Some(from) = next.filter(|_| lines.len() < limit) {
+            // Part by part, so that a rare filter keeps no other question waiting. A full page has no next part.
+            while let Some(from) = next {
                 let (reply, answer) = oneshot::channel();
                 let (filter, limit) = (filter.clone(), limit - lines.len());
                 let found = self.ask(Question::List { filter, from, limit, reply }, answer).await?;

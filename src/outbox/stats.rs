@@ -106,3 +106,34 @@ impl fmt::Display for Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_and_at_no_end_is_undelivered_and_what_of_it_neither_flies_nor_failed_is_pending() {
+        let ledger = Ledger { accepted: 1000, delivered: 500, dead: 200, discarded: 100, erased: 50, lost: 20 };
+        assert_eq!(ledger.undelivered(), 130);
+        let stats = Stats { ledger, in_flight: 8, retrying: 5, ..Stats::default() };
+        assert_eq!(stats.pending(), 117);
+        let (ledger, at_an_end) = (Ledger::default(), Ledger { delivered: 1, ..Ledger::default() });
+        assert_eq!((ledger.undelivered(), at_an_end.undelivered()), (0, 0), "never less than none");
+    }
+
+    #[test]
+    fn the_oldest_is_as_old_as_it_has_waited() {
+        let now = Timestamp::from_millis(5000);
+        let stats = |oldest: Option<i64>| Stats { oldest: oldest.map(Timestamp::from_millis), ..Stats::default() };
+        assert_eq!(stats(Some(2000)).oldest_age(now), Duration::from_secs(3));
+        assert_eq!(stats(Some(9000)).oldest_age(now), Duration::ZERO, "the clock was set back");
+        assert_eq!(stats(None).oldest_age(now), Duration::ZERO);
+    }
+
+    #[test]
+    fn how_the_queue_moves_has_a_name() {
+        let flows = [Flow::Ok, Flow::Retrying, Flow::Held(Reason::Http403), Flow::Paused, Flow::Draining];
+        let names = ["ok", "retrying", "held:http_403", "paused", "draining"];
+        assert_eq!(flows.map(|flow| flow.to_string()), names);
+    }
+}

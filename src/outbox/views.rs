@@ -124,3 +124,27 @@ pub struct Detail {
     /// Cello may have it, though no attempt says so: what is known of when it was sent.
     pub unsure: Option<Attempt>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_has_a_name() {
+        let states = [State::Pending, State::InFlight, State::Retrying, State::Delivered, State::Dead];
+        assert_eq!(states.map(State::as_str), ["pending", "in_flight", "retrying", "delivered", "dead"]);
+    }
+
+    #[test]
+    fn the_time_that_is_meant_has_both_its_ends() {
+        let at = Timestamp::from_millis;
+        let meant = |since: Option<i64>, until: Option<i64>| {
+            let filter = Filter { since: since.map(at), until: until.map(at), ..Filter::default() };
+            [1000, 2000, 3000, 4000].map(|ms| filter.is_in_time(EventId::new(at(ms), 1, 0)))
+        };
+        assert_eq!(meant(None, None), [true; 4]);
+        assert_eq!(meant(Some(2000), None), [false, true, true, true]);
+        assert_eq!(meant(None, Some(3000)), [true, true, true, false]);
+        assert_eq!(meant(Some(2000), Some(3000)), [false, true, true, false]);
+    }
+}

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
+mod counts;
 mod dead;
 mod decisions;
 

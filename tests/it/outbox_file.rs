@@ -18,7 +18,8 @@ use cello_relay::reason::Reason;
 use rusqlite::Connection;
 
 use crate::outbox_support::{
-    Fixture, ManualClock, append, batch, claim, dead, deliver_all, delivered, event, ids, retry, settle_all, until,
+    Fixture, ManualClock, PATIENCE, append, batch, claim, dead, deliver_all, delivered, event, ids, retry, settle_all,
+    until,
 };
 
 // --- crashes
@@ -310,4 +311,28 @@ async fn an_idle_writer_counts_as_moving() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), moved).await.expect("waiting counts as moving");
+}
+
+#[tokio::test]
+async fn a_writer_that_hangs_does_not_count_as_moving() {
+    let clock = Arc::new(ManualClock::new());
+    let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});
+    let store = fixture.open();
+    let held = fixture.hold_commits();
+    let appending = store.append(batch(&["a"]));
+    let silent = || clock.instant().saturating_duration_since(store.heartbeat());
+    let give_up_at = tokio::time::Instant::now() + PATIENCE;
+    while silent() < Duration::from_secs(60) {
+        assert!(tokio::time::Instant::now() < give_up_at, "it hangs");
+        clock.pass(Duration::from_secs(1));
+        std::thread::yield_now();
+    }
+    drop(held);
+    appending.await.unwrap();
+    let moved = async {
+        while silent() > Duration::ZERO {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, moved).await.expect("it waits for work again");
 }

@@ -1,38 +1,22 @@
 //! What operators are told, and when.
 
 use std::fs::File;
-use std::future::Future;
 use std::io::{Read as _, Seek as _};
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::advance;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::cello::{Access, Courier, Judgement};
+use crate::cello::Access;
 use crate::clock::{Clock as _, TestClock};
-use crate::event::{EventId, UserId};
+use crate::event::UserId;
 use crate::forwarder::governor::Case;
-use crate::forwarder::testing::{failure, settings};
+use crate::forwarder::testing::{Idle, failure, settings};
 use crate::outbox::Progress;
 use crate::outbox::memory::Memory;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Always has access, and is never asked for more.
-struct Idle(watch::Sender<Access>);
-
-impl Courier for Idle {
-    fn deliver(&self, _: EventId, _: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn access(&self) -> watch::Receiver<Access> {
-        self.0.subscribe()
-    }
-}
 
 /// Shared state on a clock that stands still unless it is moved, and the log of this thread.
 struct Bench {

@@ -173,15 +173,73 @@ impl Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rusqlite::ffi;
+    use rusqlite::types::Type;
+
     use super::*;
+
+    fn failure(code: i32) -> Fault {
+        Fault::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("a value of a row".to_owned())))
+    }
 
     #[test]
     fn only_damage_counts_as_damage() {
-        let failure = |code| Fault::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
-        assert!(matches!(failure(rusqlite::ffi::SQLITE_CORRUPT), Fault::Damaged(_)));
-        assert!(matches!(failure(rusqlite::ffi::SQLITE_NOTADB), Fault::Damaged(_)));
-        assert!(matches!(failure(rusqlite::ffi::SQLITE_FULL), Fault::Full(_)));
-        assert!(matches!(failure(rusqlite::ffi::SQLITE_IOERR_FSYNC), Fault::Broken(_)));
-        assert!(matches!(failure(rusqlite::ffi::SQLITE_BUSY), Fault::Broken(_)));
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_CORRUPT_INDEX, ffi::SQLITE_NOTADB] {
+            assert!(matches!(failure(code), Fault::Damaged(_)), "{code}");
+        }
+        assert!(matches!(failure(ffi::SQLITE_FULL), Fault::Full(_)));
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_BUSY, ffi::SQLITE_READONLY, ffi::SQLITE_NOMEM] {
+            assert!(matches!(failure(code), Fault::Broken(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_schema_is_no_file_of_ours() {
+        for code in [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_MISMATCH, ffi::SQLITE_ERROR] {
+            assert!(matches!(failure(code), Fault::Damaged(_)), "{code}");
+        }
+        let file = rusqlite::Connection::open_in_memory().unwrap();
+        for sql in ["SELECT 1 WHERE 0", "SELECT 'text'", "SELECT -1", "SELECT nothing"] {
+            let read = file.query_row(sql, [], |row| row.get::<_, u32>(0));
+            assert!(matches!(Fault::from(read.unwrap_err()), Fault::Damaged(_)), "{sql}");
+        }
+        assert!(matches!(Fault::from(rusqlite::Error::InvalidQuery), Fault::Broken(_)), "a fault of ours");
+    }
+
+    #[test]
+    fn each_failure_has_its_label() {
+        for (code, label) in [
+            (ffi::SQLITE_FULL, StoreError::Full),
+            (ffi::SQLITE_CORRUPT, StoreError::Corrupt),
+            (ffi::SQLITE_BUSY, StoreError::Busy),
+            (ffi::SQLITE_LOCKED, StoreError::Busy),
+            (ffi::SQLITE_IOERR_WRITE, StoreError::Io),
+            (ffi::SQLITE_CANTOPEN, StoreError::Io),
+            (ffi::SQLITE_READONLY, StoreError::Readonly),
+            (ffi::SQLITE_PERM, StoreError::Readonly),
+            (ffi::SQLITE_NOMEM, StoreError::Other),
+        ] {
+            assert_eq!(failure(code).label(), label, "{code}");
+        }
+        assert_eq!(Fault::Gone.label(), StoreError::Io);
+    }
+
+    #[test]
+    fn a_failure_is_told_in_words_and_without_a_value_of_a_row() {
+        assert_eq!(failure(ffi::SQLITE_BUSY).text(), ffi::Error::new(ffi::SQLITE_BUSY).to_string());
+        assert_eq!(Fault::Gone.text(), "its files were removed, moved away or cut");
+        let column = rusqlite::Error::InvalidColumnType(3, "a value of a row".to_owned(), Type::Text);
+        assert_eq!(Fault::from(column).text(), "column 3 has another type");
+        assert_eq!(Fault::from(rusqlite::Error::QueryReturnedNoRows).text(), "Query returned no rows");
+    }
+
+    #[test]
+    fn what_the_file_system_refuses_is_told_apart() {
+        let told = |kind: io::ErrorKind| OpenError::of_file(Path::new("/var/outbox"), kind.into()).to_string();
+        assert!(told(io::ErrorKind::PermissionDenied).starts_with("no permission for /var/outbox"));
+        assert_eq!(told(io::ErrorKind::ReadOnlyFilesystem), "/var/outbox is read-only");
+        assert!(told(io::ErrorKind::NotADirectory).starts_with("cannot create /var/outbox: "));
     }
 }

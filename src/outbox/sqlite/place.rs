@@ -112,7 +112,7 @@ mod seen {
         file.metadata().map(|found| of(&found))
     }
 
-    fn of(found: &Metadata) -> (FileId, u64) {
+    pub(super) fn of(found: &Metadata) -> (FileId, u64) {
         ((found.dev(), found.ino()), found.len())
     }
 
@@ -149,6 +149,10 @@ mod tests {
 
     use super::*;
 
+    fn cut(home: &Home, length: u64) {
+        fs::OpenOptions::new().write(true).open(home.wal()).unwrap().set_len(length).unwrap();
+    }
+
     #[test]
     fn a_place_is_lost_by_removal_and_by_replacement_and_not_by_a_first_wal() {
         let dir = tempfile::tempdir().unwrap();
@@ -176,6 +180,65 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_found_out_is_no_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, moved) = (dir.path().join("outbox"), dir.path().join("moved"));
+        let home = Home::new(&at);
+        home.create().unwrap();
+        fs::write(home.database(), b"").unwrap();
+        let mut place = Place::of(&home);
+        let sql = Sql::open(&dir.path().join("other")).unwrap();
+        fs::rename(&at, &moved).unwrap();
+        std::os::unix::fs::symlink(&at, &at).unwrap();
+        assert!(place.is_kept(&home, &sql) && place.is_untouched(&home), "a link without an end");
+        fs::remove_file(&at).unwrap();
+        assert!(!place.is_kept(&home, &sql) && !place.is_untouched(&home));
+        fs::write(&at, b"").unwrap();
+        assert!(!place.is_kept(&home, &sql) && !place.is_untouched(&home), "a file in its place");
+        fs::remove_file(&at).unwrap();
+        fs::rename(&moved, &at).unwrap();
+        assert!(place.is_kept(&home, &sql) && place.is_untouched(&home));
+    }
+
+    #[test]
+    fn while_nobody_cuts_the_wal_on_purpose_a_shorter_one_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path());
+        let sql = Sql::open(&home.database()).unwrap();
+        sql.create().unwrap();
+        let mut place = Place::of(&home);
+        assert!(place.is_untouched(&home));
+        assert!(place.is_kept(&home, &sql));
+        assert_eq!(place.wal_bytes(), home.wal_bytes());
+        let (wal, other) = (File::open(home.wal()).unwrap(), File::open(home.database()).unwrap());
+        assert!(place.is_wal(&wal) && !place.is_wal(&other));
+        sql.set_meta("key", "value").unwrap();
+        assert!(place.is_untouched(&home), "it grows");
+        fs::rename(home.wal(), dir.path().join("wal")).unwrap();
+        assert!(!place.is_untouched(&home), "it is gone");
+        fs::copy(dir.path().join("wal"), home.wal()).unwrap();
+        assert!(!place.is_untouched(&home), "another has its name");
+        fs::rename(dir.path().join("wal"), home.wal()).unwrap();
+        assert!(place.is_untouched(&home) && place.holds_all(&wal, &sql));
+        cut(&home, place.wal_bytes() - 1);
+        assert!(!place.is_untouched(&home) && !place.holds_all(&wal, &sql));
+        fs::rename(home.database(), dir.path().join("moved")).unwrap();
+        cut(&home, u64::from(u32::MAX));
+        assert!(!place.is_untouched(&home), "the database is gone");
+    }
+
+    #[test]
+    fn a_file_is_known_by_the_same_number_and_length_whichever_way_it_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"length").unwrap();
+        let found = seen::path(&path).unwrap();
+        assert_eq!(found.1, 6);
+        assert_eq!(seen::file(&File::open(&path).unwrap()).unwrap(), found);
+        assert_eq!(seen::of(&path.metadata().unwrap()), found, "where the kernel has no statx");
+    }
+
+    #[test]
     fn a_wal_is_whole_after_sqlites_own_cut_and_not_after_anothers() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path());
@@ -187,7 +250,16 @@ mod tests {
         assert!(place.is_kept(&home, &sql) && home.wal_bytes() == 0);
         sql.set_meta("key", "value").unwrap();
         assert!(place.is_kept(&home, &sql) && home.wal_bytes() > 0);
-        fs::OpenOptions::new().write(true).open(home.wal()).unwrap().set_len(home.wal_bytes() - 1).unwrap();
+        sql.set_meta("key", "again").unwrap();
+        assert!(place.is_kept(&home, &sql));
+        let longer = home.wal_bytes();
+        sql.checkpoint_and_truncate().unwrap();
+        sql.set_meta("key", "fresh").unwrap();
+        assert!((1..longer).contains(&home.wal_bytes()) && place.is_kept(&home, &sql), "cut and begun anew");
+        sql.set_meta("key", "more").unwrap();
+        assert!(place.is_kept(&home, &sql));
+        // A frame and more is gone, but not all.
+        cut(&home, home.wal_bytes() - FRAME_BYTES - 1);
         assert!(!place.is_kept(&home, &sql));
     }
 }

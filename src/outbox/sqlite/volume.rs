@@ -250,14 +250,15 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Best effort on a full disk: the lock holds whether or not its holder could be written down.
 fn write_holder(mut file: &File) -> io::Result<()> {
     let (pid, host) = (std::process::id(), rustix::system::uname());
     let holder = format!("process {pid} on {}\n", host.nodename().to_string_lossy());
-    match file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())) {
-        Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(error),
-        _ => Ok(()),
-    }
+    unless_full(file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())))
+}
+
+/// Best effort on a full disk: the lock holds whether or not its holder could be written down.
+fn unless_full(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::StorageFull { Ok(()) } else { Err(error) })
 }
 
 /// The name of a network file system, by the magic number of `statfs(2)`.
@@ -275,38 +276,5 @@ fn network_fs(magic: impl TryInto<i64>) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn network_file_systems_are_known_by_their_numbers() {
-        assert_eq!(network_fs(0x6969_i64), Some("NFS"));
-        assert_eq!(network_fs(0xff53_4d42_u32 as i32), Some("CIFS"));
-        assert_eq!(network_fs(0xef53_i64), None, "ext4");
-    }
-
-    #[test]
-    fn a_second_lock_names_the_holder() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path());
-        let held = home.lock().unwrap();
-        let Err(OpenError::Locked { holder }) = home.lock() else { panic!("locked twice") };
-        assert!(holder.starts_with(&format!("process {} on ", std::process::id())), "{holder}");
-        drop(held);
-        assert!(home.lock().is_ok());
-    }
-
-    #[test]
-    fn a_damaged_file_never_replaces_an_earlier_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::new(dir.path());
-        let now = crate::clock::Timestamp::from_millis(1_664_979_274_007);
-        for expected in ["outbox-20221005T141434007Z.damaged.db", "outbox-20221005T141434007Z-2.damaged.db"] {
-            fs::write(home.database(), b"x").unwrap();
-            assert_eq!(home.begin_quarantine(now).unwrap(), expected);
-            home.move_aside(expected).unwrap();
-            home.end_quarantine().unwrap();
-        }
-        assert_eq!(home.damaged_files(), 2);
-    }
-}
+#[path = "volume/tests.rs"]
+mod tests;

@@ -220,6 +220,23 @@ async fn a_listing_filters_by_age_user_state_and_reason() {
 }
 
 #[tokio::test]
+async fn a_page_is_full_and_no_fuller_however_far_apart_its_lines_lie() {
+    each(0, async |subject| {
+        let rare = append(&*subject.store, &["rare"]).await;
+        // More than one look takes in.
+        append(&*subject.store, &vec!["other"; 17_000]).await;
+        let rare = [rare, append(&*subject.store, &["rare", "rare", "rare"]).await].concat();
+        for limit in [1, 2, 3, 9] {
+            let page = subject.store.list(of("rare"), None, limit).await.unwrap();
+            let page: Vec<EventId> = page.iter().map(|line| line.id).collect();
+            assert_eq!(page, rare[..limit.min(4)]);
+        }
+        assert!(subject.store.list(of("rare"), None, 0).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_person_is_erased_in_every_state_and_nobody_else_is() {
     each(0, async |subject| {
         bury(&subject, &[("gone", Reason::Http422), ("stays", Reason::Http422)]).await;

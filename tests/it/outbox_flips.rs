@@ -14,7 +14,7 @@ use cello_relay::outbox::sqlite::{Offline, OpenError, Sqlite, aside, offline};
 use cello_relay::outbox::{AppendError, Batch, DeadLetters, Filter, Ledger, Outbox, State};
 use cello_relay::reason::Reason;
 
-use crate::outbox_support::{Fixture, PATIENCE, append, batch, claim, dead, deliver_what_is_left, delivered, event};
+use crate::outbox_support::{Fixture, PATIENCE, batch, claim, dead, deliver_what_is_left, delivered, event};
 
 // --- bytes that are not what was written
 

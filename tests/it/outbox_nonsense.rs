@@ -1,7 +1,6 @@
 //! Files that SQLite finds sound and that say what cannot be: whichever column of whichever table is wrong.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
-#![expect(clippy::print_stdout, reason = "figures and cases are told")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::load::{Book, event, write};
-use crate::relay::{PATIENCE, Relay, Setup};
+use crate::relay::{PATIENCE, Relay, Setup, sum};
 use crate::upstream::Upstream;
 
 /// Builds a library to preload, of `tests/support/<name>.c`; once, as a relay that starts while it is written anew
@@ -300,4 +300,34 @@ fn a_full_disk_refuses_new_events_while_deliveries_go_on_and_heals_by_itself() {
     volume.make_room();
     post_until(&restarted, 200);
     restarted.wait_until_empty(PATIENCE);
+}
+
+#[test]
+fn on_a_full_disk_that_can_record_no_delivery_nothing_is_sent_again_and_again() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
+        println!("skipped: a full disk: a small file system can only be mounted by root");
+        return;
+    };
+    let outbox = volume.0.join("outbox");
+    setup.set("OUTBOX__DIR", outbox.to_str().expect("a plain path"));
+    setup.set("OUTBOX__RESERVE", "0B").set("OUTBOX__MIN_FREE_BYTES", "0B");
+    let relay = setup.start();
+    assert_eq!(setup.call(&["pause"]).0, 0);
+    let mut client = relay.client();
+    for number in 0..30 {
+        assert_eq!(client.post("/events", &event(&format!("u{number}"), 1)).expect("an answer").status, 200);
+    }
+    // An idle relay gives the blocks of its log back while there is room; then there is none.
+    relay.wait_until("the log is empty", |_| {
+        std::fs::metadata(outbox.join("outbox.db-wal")).is_ok_and(|log| log.len() == 0)
+    });
+    volume.fill();
+    assert_eq!(setup.call(&["resume"]).0, 0);
+    relay.wait_until("it was tried", |metrics| sum(metrics, "cello_relay_outbox_errors_total", "full") >= 6.0);
+    assert!(upstream.arrivals().count() <= 30, "{} sends of 30 events", upstream.arrivals().count());
+    volume.make_room();
+    relay.wait_until_empty(PATIENCE);
+    assert!(upstream.arrivals().count() <= 60, "once more, as what came of the first was not recorded");
 }

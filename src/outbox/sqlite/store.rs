@@ -118,11 +118,8 @@ impl Store {
         // What an earlier process, or a connection whose sync failed, left in the WAL is made durable
         // before anything is built on it. The WAL keeps its blocks: on a full disk they are needed.
         store.sql.checkpoint()?;
-        match store.settle_down(env) {
-            // Nothing has to be written: deliveries can go on in the space there is.
-            Err(Fault::Full(_)) if store.sql.intents()?.is_empty() => store.sql.rollback()?,
-            result => result?,
-        }
+        let settled = store.settle_down(env);
+        store.go_on_after(settled)?;
         store.measure()?;
         store.look_at_gates()?;
         Ok(store)
@@ -150,6 +147,14 @@ impl Store {
         self.sql.commit()?;
         self.counts.report(&env.metrics);
         Ok(())
+    }
+
+    /// On a full disk deliveries can go on in the space there is, unless there are intents: what they stand for must not
+    /// be sent again, so they have to be ended first.
+    fn go_on_after(&self, settled: Result<(), Fault>) -> Result<(), Fault> {
+        let Err(Fault::Full(error)) = settled else { return settled };
+        self.sql.rollback()?;
+        if self.sql.intents()?.is_empty() { Ok(()) } else { Err(Fault::Full(error)) }
     }
 
     /// The WAL, to be synced: opened but once, as SQLite keeps the file while its connection is open; looked at each
@@ -243,3 +248,7 @@ pub(super) fn seq_after_damage(former_next: Option<u64>, damaged_files: u64) -> 
     let known = former_next.filter(|next| (1..EventId::MAX_SEQ / 2).contains(next)).map(|next| next + (1 << 32));
     known.unwrap_or_else(|| (damaged_files.clamp(1, 60) << 41) + random_first_seq())
 }
+
+#[cfg(test)]
+#[path = "store/tests.rs"]
+mod tests;

@@ -102,3 +102,7 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "house/tests.rs"]
+mod tests;

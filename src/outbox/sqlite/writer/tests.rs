@@ -1,14 +1,18 @@
 //! Turn by turn: what is written, answered and seen while a commit is being synced.
 
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
 use super::testing::Rig;
 use super::*;
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::UserId;
 use crate::outbox::sqlite::inbox::Decision;
 use crate::outbox::sqlite::queue::Pending;
 use crate::outbox::sqlite::recovery::Recovery;
 use crate::outbox::sqlite::row::Gate;
 use crate::outbox::sqlite::testing::Bench;
-use crate::outbox::{Filter, Outcome, Selection};
+use crate::outbox::{AppendError, Filter, Outcome, Receipt, Selection};
 
 fn delivered() -> Outcome {
     Outcome::Delivered { request_id: None }
@@ -96,7 +100,7 @@ fn whoever_waits_for_a_commit_hears_of_it_before_a_decision_is_carried_out() {
     assert!(rig.syncs.end(true));
     // Of the second the commit is the next one, the decision's the one after it.
     let (mut commits, mut answer) = (0, Some(answer));
-    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&heard);
     rig.writer.env.seams.before_commit = Box::new(move || {
         commits += 1;
@@ -107,6 +111,37 @@ fn whoever_waits_for_a_commit_hears_of_it_before_a_decision_is_carried_out() {
     let (decide, _decided) = Rig::decide(Decision::Discard);
     rig.turn([decide]);
     assert_eq!(*heard.lock().unwrap(), [(1, false), (2, true)]);
+}
+
+/// Notes, whenever it is asked for the time of day, whether somebody was answered before.
+struct Witness {
+    answer: Mutex<oneshot::Receiver<Result<Receipt, AppendError>>>,
+    was_answered: AtomicBool,
+}
+
+impl Clock for Witness {
+    fn now(&self) -> Timestamp {
+        if self.answer.lock().unwrap().try_recv().is_ok() {
+            self.was_answered.store(true, Ordering::Relaxed);
+        }
+        SystemClock.now()
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_commit_hears_of_it_before_the_file_is_looked_at_for_claims() {
+    for (users, is_before) in [(&["a"][..], true), (&[], false)] {
+        let mut rig = Rig::new(Bench::with(users, 10));
+        let (append, answer) = rig.append(&["b"], 10);
+        let witness = Arc::new(Witness { answer: Mutex::new(answer), was_answered: AtomicBool::new(false) });
+        rig.writer.env.clock = witness.clone();
+        rig.writer.chores_at += Duration::from_secs(3600);
+        let (claim, mut claimed) = Rig::claim(1);
+        rig.turn([append, claim]);
+        // The last time that was asked for is that at which something is handed out.
+        assert_eq!(witness.was_answered.load(Ordering::Relaxed), is_before, "all together where that takes no look");
+        assert_eq!(claimed.try_recv().unwrap().len(), 1);
+    }
 }
 
 #[test]

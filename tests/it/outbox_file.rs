@@ -76,6 +76,18 @@ async fn sequence_numbers_are_never_used_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_closed_leaves_all_in_the_database_and_the_directory_to_others() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    append(&store, &["a"]).await;
+    let wal_bytes = || fs::metadata(fixture.path("outbox.db-wal")).map_or(0, |wal| wal.len());
+    assert!(wal_bytes() > 0);
+    store.close().await;
+    assert_eq!(wal_bytes(), 0);
+    assert_eq!(fixture.open().stats().recovered, 1);
+}
+
+#[tokio::test]
 async fn what_is_counted_along_is_what_counting_comes_to_whichever_way_events_go() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |_| {});

@@ -30,6 +30,25 @@ async fn a_wal_is_used_again_from_3_mib_on_and_keeps_its_blocks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_wal_is_looked_at_after_256_kib_and_before_a_large_batch() {
+    let mut rig = Rig::new(Bench::with(&[], 0));
+    rig.turn([]);
+    // Of what it has gained nothing is left to know once it was looked at.
+    for (growth, is_looked_at) in [(256 << 10, false), ((256 << 10) + 1, true)] {
+        rig.writer.wal_growth = growth;
+        rig.turn([]);
+        assert_eq!(rig.writer.wal_growth == 0, is_looked_at, "{growth}");
+    }
+    for (bytes, is_looked_at) in [(384 * KIB, false), (384 * KIB + 1, true)] {
+        // With what an event takes beside its body.
+        let (append, _answer) = rig.append(&["a"], bytes - 64 - "a".len());
+        rig.writer.wal_growth = 1;
+        rig.writer.make_room_in_wal(&[append]).unwrap();
+        assert_eq!(rig.writer.wal_growth == 0, is_looked_at, "{bytes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_batch_that_would_take_the_wal_over_4_mib_comes_after_a_checkpoint() {
     let mut rig = Rig::new(Bench::with(&[], 0));
     let grown = (0..50).find(|_| append(&mut rig, 60 * KIB) >= 2900 << 10);

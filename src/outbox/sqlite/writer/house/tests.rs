@@ -122,3 +122,15 @@ async fn giving_back_pages_takes_the_wal_no_further_than_appends_do() {
     assert_eq!(rig.store().free_pages, 0);
     assert!((MIB..4 * MIB).contains(&largest), "{largest}");
 }
+
+#[test]
+fn giving_back_pages_is_reckoned_to_add_no_less_to_the_wal_than_it_does() {
+    let bench = Bench::with(&["a", "b"], 100 * 4096);
+    bench.store.sql.delete_event(1).unwrap();
+    let mut rig = Rig::new(bench);
+    rig.store().sql.checkpoint_and_truncate().unwrap();
+    rig.writer.wal_growth = 0;
+    rig.writer.give_back(VACUUM_PAGES).unwrap();
+    let added = rig.store().sql.wal_frames().unwrap() * FRAME_BYTES;
+    assert!((added..2 * added).contains(&rig.writer.wal_growth), "{} for {added}", rig.writer.wal_growth);
+}

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use cello_relay::clock::Clock;
 use cello_relay::metrics::Discarded;
-use cello_relay::outbox::sqlite::{OpenError, offline};
+use cello_relay::outbox::sqlite::{OpenError, Seams, Sqlite, offline};
 use cello_relay::outbox::{
-    AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, Settled, State, Terms,
+    AppendError, Bound, DeadLetters, Filter, Ledger, Outbox, Selection, SettleError, Settled, State, Terms, Want,
 };
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
@@ -73,6 +73,18 @@ async fn sequence_numbers_are_never_used_again() {
     drop(store);
     let store = fixture.open();
     assert!(append(&store, &["a"]).await[0].seq() > first[0].seq());
+}
+
+#[tokio::test]
+async fn a_store_that_was_closed_leaves_all_in_the_database_and_the_directory_to_others() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    append(&store, &["a"]).await;
+    let wal_bytes = || fs::metadata(fixture.path("outbox.db-wal")).map_or(0, |wal| wal.len());
+    assert!(wal_bytes() > 0);
+    store.close().await;
+    assert_eq!(wal_bytes(), 0);
+    assert_eq!(fixture.open().stats().recovered, 1);
 }
 
 #[tokio::test]
@@ -161,6 +173,22 @@ async fn a_lease_from_before_a_failure_is_lost_though_its_event_is_in_flight_aga
     drop(store);
     let store = fixture.open();
     assert_eq!(ids(&claim(&store, 9).await), appended, "neither ended nor taken for sent");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_writer_that_panicked() {
+    let fixture = Fixture::new();
+    let before_commit = Box::new(|| panic!("a commit that panics"));
+    let seams = Seams { before_commit, ..Seams::default() };
+    let store = Sqlite::open_with(fixture.settings.clone(), Arc::clone(&fixture.clock), Arc::default(), seams).unwrap();
+    let answered = async {
+        for _ in 0..2 {
+            assert!(store.append(batch(&["a"])).await.is_err());
+        }
+        assert!(store.claim(Want { max: 1, rotate: false }).await.is_empty());
+        store.close().await;
+    };
+    tokio::time::timeout(PATIENCE, answered).await.expect("everybody is answered");
 }
 
 // --- the file and its place

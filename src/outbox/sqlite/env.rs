@@ -107,7 +107,7 @@ impl Env {
         let (space, settings) = (self.volume.space, &self.settings);
         let wanted = settings.reserve.min(space.total / 8).min(settings.max_bytes / 8);
         let room = space.free > settings.min_free_bytes.saturating_add(wanted + SPARE_FOR_RESERVE);
-        if wanted == 0 || !room || self.is_disk_full() || self.volume.reserve_bytes >= wanted {
+        if !room || self.is_disk_full() || self.volume.reserve_bytes >= wanted {
             return;
         }
         if let Err(error) = self.home.make_reserve(wanted) {
@@ -149,3 +149,7 @@ impl Env {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "env/tests.rs"]
+mod tests;

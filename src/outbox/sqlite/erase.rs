@@ -157,7 +157,7 @@ mod tests {
             bench.store.books.ledger.accepted = 2;
             let mut flying = bench.hand_out(1);
             let mut job = Job::new(Decision::Erase(user.clone()), Selection::Matching(of_user.clone()));
-            let mut step = |bench: &mut Bench, job: &mut Job| {
+            let step = |bench: &mut Bench, job: &mut Job| {
                 let slice = bench.store.erase_slice(&bench.env, job, &user).unwrap();
                 (job.next, job.stage) = (slice.next, slice.stage);
                 slice.is_last

@@ -241,3 +241,7 @@ pub(super) fn seq_after_damage(former_next: Option<u64>, damaged_files: u64) -> 
     let known = former_next.filter(|next| (1..EventId::MAX_SEQ / 2).contains(next)).map(|next| next + (1 << 32));
     known.unwrap_or_else(|| (damaged_files.clamp(1, 60) << 41) + random_first_seq())
 }
+
+#[cfg(test)]
+#[path = "store/tests.rs"]
+mod tests;

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 use super::env::{Env, Seams, Volume};
 use super::hand_out::Round;
+use super::inbox::Inbox;
 use super::row::Gate;
+use super::shared::Shared;
 use super::store::Store;
 use super::volume::Home;
 use super::{Settings, writer};
@@ -70,6 +73,15 @@ impl Bench {
         let returns = Returns::new(|| ());
         let round = Round { want: Want { max, rotate: false }, ignore_backoff: false, returns: &returns };
         self.store.hand_out(&self.env, &round).unwrap()
+    }
+
+    /// A writer of it, without its thread, and the directory.
+    pub(super) fn into_writer(self) -> (writer::Writer, TempDir) {
+        let lock = self.env.home.lock().unwrap_or_else(|error| panic!("{error}"));
+        let (ask, _questions) = mpsc::channel(1);
+        let shared = Arc::new(Shared::new(Inbox::new(), ask));
+        let writer = writer::Writer::new(self.env, shared, Returns::new(|| ()), Some(self.store), lock).unwrap();
+        (writer, self._dir)
     }
 
     /// Gates a user of whom nothing is here.

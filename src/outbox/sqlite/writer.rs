@@ -9,6 +9,8 @@ mod house;
 mod open;
 mod scrub;
 mod syncer;
+#[cfg(test)]
+mod testing;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -371,3 +373,7 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "writer/tests.rs"]
+mod tests;

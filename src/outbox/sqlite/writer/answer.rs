@@ -97,3 +97,28 @@ impl Writer {
         *snapshot = Snapshot { stats: self.stats.clone(), flying };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_few_answers_are_given_by_a_task_of_the_runtime_and_one_or_many_at_once() {
+        for (count, are_at_once) in [(1, true), (2, false), (FEW, false), (FEW + 1, true)] {
+            let (answers, mut replies): (Vec<_>, Vec<_>) = (0..count)
+                .map(|_| {
+                    let (reply, answer) = oneshot::channel();
+                    (Answer::Intend(reply, Ok(())), answer)
+                })
+                .unzip();
+            Desk::here().give(answers);
+            let at_once = replies.iter_mut().filter_map(|reply| reply.try_recv().ok()).count();
+            assert_eq!(at_once, if are_at_once { count } else { 0 });
+            if !are_at_once {
+                for reply in replies {
+                    assert_eq!(reply.await, Ok(Ok(())));
+                }
+            }
+        }
+    }
+}

@@ -170,3 +170,49 @@ fn tell_of_damaged_wal(env: &Env) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+
+    #[test]
+    fn an_opening_that_fails_is_tried_again_in_the_room_of_the_reserve() {
+        let mut bench = Bench::with(&[], 0);
+        let open = |bench: &mut Bench| open_or_quarantine(&mut bench.env, 2, None).is_ok();
+        bench.env.home.make_reserve(1 << 20).unwrap();
+        assert!(open(&mut bench) && bench.env.home.reserve_bytes() > 0, "it is not touched without need");
+        // It cannot be written, for a reason that need not be known.
+        bench.store.sql.begin().unwrap();
+        assert!(!open(&mut bench) && bench.env.home.reserve_bytes() == 0);
+    }
+
+    #[test]
+    fn of_a_wal_nothing_is_told_unless_it_is_damaged() {
+        let mut bench = Bench::with(&["a"], 10);
+        for user in ["b", "c", "d"] {
+            bench.gate(user);
+        }
+        let wal = std::fs::read(bench.env.home.wal()).unwrap();
+        let told = |bench: &Bench| {
+            tell_of_damaged_wal(&bench.env);
+            bench.env.metrics.outbox_errors.with(StoreError::Corrupt).get()
+        };
+        assert_eq!(told(&bench), 0);
+        let mut wrong = wal.clone();
+        wrong[100] ^= 1;
+        std::fs::write(bench.env.home.wal(), wrong).unwrap();
+        assert_eq!(told(&bench), 1);
+    }
+
+    #[test]
+    fn a_file_that_does_not_open_is_tried_again_after_waits_that_double_up_to_ten_seconds() {
+        let now = Instant::now();
+        let mut reopen = Reopen::starting(now);
+        assert_eq!(reopen.at, now);
+        for millis in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+            reopen.put_off(now);
+            assert_eq!(reopen.at - now, Duration::from_millis(millis));
+        }
+    }
+}

@@ -104,3 +104,7 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "house/tests.rs"]
+mod tests;

@@ -80,10 +80,10 @@ impl Open {
         Ok(store.sql.commit()?)
     }
 
-    /// Whether it appends and does nothing else, so that what waits longest stays the same.
-    pub(super) fn only_appends(&self, store: &Store) -> bool {
-        let is_append = |command| matches!(command, &Command::Append { .. });
-        store.written_pending == 0 && !self.commands.is_empty() && self.commands.iter().all(is_append)
+    /// Whether its commands only append, so that what waits longest stays the same. (What else may end events has the
+    /// file to itself.)
+    pub(super) fn only_appends(&self) -> bool {
+        self.commands.iter().all(|command| matches!(command, Command::Append { .. }))
     }
 
     /// Bytes that it adds to the WAL, about; rather more.
@@ -156,3 +156,7 @@ fn seam_error(error: std::io::Error) -> rusqlite::Error {
     };
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }
+
+#[cfg(test)]
+#[path = "open/tests.rs"]
+mod tests;

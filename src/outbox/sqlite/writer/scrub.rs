@@ -51,3 +51,47 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::UserId;
+    use crate::outbox::sqlite::testing::Bench;
+    use crate::outbox::sqlite::writer::testing::Rig;
+
+    #[test]
+    fn an_erasure_ends_when_all_free_pages_and_the_wal_are_gone_step_by_step() {
+        // Bodies of a hundred pages each.
+        let mut rig = Rig::new(Bench::with(&["person", "other", "person"], 100 * 4096));
+        let (erase, mut erased) = Rig::decide(Decision::Erase(UserId::new("person")));
+        rig.turn([erase]);
+        let mut free = Vec::new();
+        let erased = (0..10).find_map(|_| {
+            rig.turn([]);
+            free.extend((rig.store().free_pages > 0).then_some(rig.store().free_pages));
+            erased.try_recv().ok()
+        });
+        let erased = erased.expect("it ends").unwrap().erased;
+        assert!(free.len() >= 3 && free.windows(2).all(|pair| pair[0] - pair[1] <= PAGES), "{free:?}");
+        assert!(erased.is_overwritten && erased.pending == 2);
+        assert_eq!((rig.store().free_pages, rig.writer.env.home.wal_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_erasure_that_somebodys_look_keeps_from_its_end_says_so_after_many_steps() {
+        let mut rig = Rig::new(Bench::with(&["a"], 10));
+        let look = rusqlite::Connection::open(rig.writer.env.home.database()).unwrap();
+        look.execute_batch("BEGIN; SELECT * FROM event").unwrap();
+        let (reply, mut answer) = oneshot::channel();
+        rig.writer.scrubs.push_back(Scrub { decided: Decided::default(), reply, step: MAX_STEPS - 2 });
+        rig.turn([]);
+        assert!(answer.try_recv().is_err());
+        rig.turn([]);
+        assert!(!answer.try_recv().unwrap().unwrap().erased.is_overwritten);
+    }
+
+    #[test]
+    fn an_erasure_goes_on_for_4_gib_of_free_pages() {
+        assert_eq!(u64::from(MAX_STEPS) * PAGES * crate::outbox::sqlite::sql::PAGE_BYTES, 4 << 30);
+    }
+}

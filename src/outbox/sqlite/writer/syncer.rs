@@ -135,3 +135,111 @@ impl Drop for Syncer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "syncer/testing.rs"]
+mod testing;
+#[cfg(test)]
+pub(super) use testing::Held;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+    use crate::outbox::sqlite::inbox::Inbox;
+    use crate::outbox::sqlite::testing::Bench;
+
+    fn syncer() -> (Arc<Shared>, Syncer) {
+        let shared = Arc::new(Shared::new(Inbox::new(), mpsc::channel(1).0));
+        let syncer = Syncer::start(Arc::clone(&shared), Desk::here()).unwrap();
+        (shared, syncer)
+    }
+
+    /// Of what an opening has written.
+    fn commit(bench: &mut Bench) -> Commit {
+        let wal = bench.store.wal(&bench.env.home).unwrap();
+        Commit { wal, place: bench.store.place, home: bench.env.home.clone(), took: Arc::default() }
+    }
+
+    #[test]
+    fn a_commit_is_durable_when_its_wal_is_synced_and_still_has_its_name() {
+        let mut bench = Bench::with(&["a"], 10);
+        let commit = commit(&mut bench);
+        assert!(commit.make_durable().is_ok());
+        // What cannot be synced.
+        let null = Arc::new(File::open("/dev/null").unwrap());
+        let other = Commit { wal: null, home: commit.home.clone(), took: Arc::default(), ..commit };
+        assert!(matches!(other.make_durable(), Err(Fault::Broken(_))));
+        std::fs::rename(bench.env.home.wal(), bench.env.home.named("elsewhere")).unwrap();
+        assert!(matches!(commit.make_durable(), Err(Fault::Gone)));
+    }
+
+    #[test]
+    fn a_sync_without_room_says_so_and_leaves_as_little_known_as_any_other() {
+        for (kind, expected) in [
+            (io::ErrorKind::StorageFull, rusqlite::ffi::SQLITE_FULL),
+            (io::ErrorKind::QuotaExceeded, rusqlite::ffi::SQLITE_FULL),
+            (io::ErrorKind::Other, rusqlite::ffi::SQLITE_IOERR_FSYNC),
+        ] {
+            let Fault::Broken(error) = sync_fault(&kind.into()) else { panic!("{kind}") };
+            assert_eq!(error.sqlite_error().unwrap().extended_code, expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_sync_has_a_thread_of_its_own_after_one_that_took_long() {
+        let (bench, (_shared, syncer)) = (Bench::with(&[], 0), syncer());
+        for (took, is_worth_it) in [(0, false), (399, false), (400, true), (10_000, true)] {
+            syncer.took.store(took, Ordering::Relaxed);
+            assert_eq!(syncer.is_worth_it(&bench.env), is_worth_it, "{took} µs");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_commit_is_answered_and_a_sync_is_under_way_until_its_result_is_taken() {
+        let (mut bench, (_shared, mut syncer)) = (Bench::with(&["a"], 10), syncer());
+        assert!(syncer.since().is_none() && syncer.result(true).is_none());
+        let (reply, answer) = oneshot::channel();
+        let commit = commit(&mut bench);
+        syncer.sync(&bench.env, commit, vec![Answer::Intend(reply, Ok(()))]);
+        assert!(syncer.since().is_some_and(|since| since <= bench.env.clock.instant()));
+        assert_eq!(answer.blocking_recv(), Ok(Ok(())));
+        assert!(syncer.since().is_some());
+        assert!(matches!(syncer.result(true), Some(Ok(()))));
+        assert!(syncer.since().is_none() && syncer.result(true).is_none());
+    }
+
+    #[test]
+    fn a_result_is_waited_for_or_not() {
+        // In none of the rounds; in some of them it comes only while it is waited for.
+        for _ in 0..50 {
+            let (done, results) = sync_channel(1);
+            let since = Some(Instant::now());
+            let mut syncer = Syncer { jobs: None, results, thread: None, since, took: Arc::default() };
+            assert!(syncer.result(false).is_none() && syncer.since().is_some(), "it goes on");
+            std::thread::scope(|scope| {
+                scope.spawn(move || done.send(Ok(())).unwrap());
+                assert!(matches!(syncer.result(true), Some(Ok(()))));
+            });
+        }
+    }
+
+    #[test]
+    fn a_syncer_that_panicked_has_synced_nothing() {
+        let (_, results) = sync_channel(1);
+        let since = Some(Instant::now() - Duration::from_secs(1));
+        let mut syncer = Syncer { jobs: None, results, thread: None, since, took: Arc::default() };
+        assert!(matches!(syncer.result(false), Some(Err((Fault::Broken(_), answers))) if answers.is_empty()));
+        assert!(syncer.since().is_none());
+    }
+
+    #[test]
+    fn a_syncer_that_is_dropped_has_ended() {
+        let (shared, syncer) = syncer();
+        drop(syncer);
+        assert_eq!(Arc::strong_count(&shared), 1);
+    }
+}

@@ -94,7 +94,7 @@ impl Writer {
             return Err(fault);
         }
         (self.is_busy, self.is_stirred) = (true, true);
-        self.is_oldest_known &= self.stats.oldest.is_some() && open.only_appends(store);
+        self.is_oldest_known &= self.stats.oldest.is_some() && open.only_appends();
         self.wal_growth = self.wal_growth.saturating_add(open.wal_bytes());
         let (landing, answers) = open.divide(store, started);
         self.landing = Some(landing);

@@ -145,19 +145,21 @@ impl Store {
         let mut rows = Vec::new();
         let (mut bytes, room) = (0, 1 << 18);
         let end = self.durable.next_seq;
-        let (mut is_end, mut is_beyond) = (false, false);
         let given_out = self.books.next_seq;
-        let count = self.sql.events_from(self.queue.cursor, SLICE, |row| {
-            (is_end, is_beyond) = (row.seq >= end, row.seq >= given_out);
-            if is_end {
+        let (mut is_end, mut is_astray, mut next) = (false, false, self.queue.cursor);
+        let count = self.sql.events_from(next, SLICE, |row| {
+            is_astray = !(next..given_out).contains(&row.seq);
+            is_end = row.seq >= end;
+            if is_astray || is_end {
                 return false;
             }
+            next = row.seq + 1;
             bytes += row.event.body.len();
             rows.push(row);
             bytes < room
         })?;
-        if is_beyond {
-            // No such sequence was given out yet: what lies behind it would never be read.
+        if is_astray {
+            // What lies behind such a number would never be read.
             return Err(contradiction().into());
         }
         let read_all = is_end || (count < SLICE && bytes < room);

@@ -225,7 +225,9 @@ impl Store {
                 let read = source.events_down_from(from, SLICE_DOWN, |row| rows.push(row));
                 let reached = last_intact(&rows).unwrap_or(stop);
                 match read {
-                    Ok(SLICE_DOWN..) if reached > stop => Pass::EventsDown { from: reached - 1, stop },
+                    Ok(SLICE_DOWN..) if (stop + 1..=from).contains(&reached) => {
+                        Pass::EventsDown { from: reached - 1, stop }
+                    }
                     _ => Pass::Dead(0),
                 }
             }

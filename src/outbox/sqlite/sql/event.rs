@@ -99,20 +99,17 @@ impl Sql {
         )
     }
 
-    /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop.
+    /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop. They come as they lie: whoever goes
+    /// on behind the last one has to see whether the numbers of damaged rows lead astray.
     pub(in super::super) fn events_from(&self, seq: u64, limit: u64, mut each: impl FnMut(Row) -> bool) -> Result<u64> {
         let sql = "SELECT seq, salt, accepted_ms, trigger, again, user, trace, crc, body FROM event \
                    WHERE seq >= ? ORDER BY seq LIMIT ?";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let (mut count, mut next) = (0, seq);
+        let mut count = 0;
         while let Some(row) = rows.next()? {
-            let row = Self::read_event(row)?;
-            if row.seq < next {
-                return Err(contradiction());
-            }
-            (count, next) = (count + 1, row.seq + 1);
-            if !each(row) {
+            count += 1;
+            if !each(Self::read_event(row)?) {
                 break;
             }
         }
@@ -125,14 +122,10 @@ impl Sql {
                    WHERE seq <= ? ORDER BY seq DESC LIMIT ?";
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let (mut count, mut last) = (0, seq + 1);
+        let mut count = 0;
         while let Some(row) = rows.next()? {
-            let row = Self::read_event(row)?;
-            if row.seq >= last {
-                return Err(contradiction());
-            }
-            (count, last) = (count + 1, row.seq);
-            each(row);
+            count += 1;
+            each(Self::read_event(row)?);
         }
         Ok(count)
     }

@@ -2,6 +2,7 @@
 
 use cello_relay::event::Trigger;
 use cello_relay::ingress::OPENAPI;
+use cello_relay::outbox::AppendError;
 use serde_json::{Value, json};
 
 use super::support::{EVENT, Rig};
@@ -120,7 +121,7 @@ async fn real_answers_fit_the_document() {
     for body in [r#"{"accessKeyId":"a","secretAccessKey":"s"}"#, r#"{"refreshToken":"r"}"#, "{}"] {
         fits(&rig.ask("POST", "/token", &[], body.as_bytes()).await, "post", "/token");
     }
-    rig.ingress.refuse_new();
+    *rig.outbox.refusing.lock().expect("no panic") = Some(AppendError::Closed);
     fits(&rig.ask("POST", "/events", &[], EVENT.as_bytes()).await, "post", "/events");
     assert_eq!(rig.ask("GET", "/openapi.json", &[], b"").await.json(), document);
 }

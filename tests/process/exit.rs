@@ -101,7 +101,7 @@ fn a_relay_that_ends_says_so_and_one_that_only_drains_says_that_events_are_taken
 fn an_ending_relay_stores_what_is_being_sent_to_it_and_lets_nobody_else_in() {
     let mut setup = Setup::new(UNREACHABLE);
     setup.set("SHUTDOWN__DEADLINE", "2s");
-    let mut relay = setup.start();
+    let relay = setup.start();
     let mut idle = relay.client();
     assert_eq!(idle.post("/events", &event("u", 1)).expect("an answer").status, 200);
     let late = event("u", 2);

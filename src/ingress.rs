@@ -26,7 +26,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,7 +132,6 @@ struct Shared {
     budget: body::Budget,
     quiet: Quiet,
     door: Door,
-    refuses: AtomicBool,
 }
 
 impl Ingress {
@@ -160,7 +158,6 @@ impl Ingress {
             budget: body::Budget::new(BODY_BUDGET),
             quiet: Quiet::default(),
             door: Door::default(),
-            refuses: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -178,11 +175,6 @@ impl Ingress {
     #[must_use]
     pub fn door(&self) -> Door {
         self.shared.door.clone()
-    }
-
-    /// From now on new events are answered 503 (`draining`): the relay is about to stop.
-    pub fn refuse_new(&self) {
-        self.shared.refuses.store(true, Ordering::Release);
     }
 }
 

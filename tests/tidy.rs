@@ -276,6 +276,26 @@ fn the_page_names_every_test_that_proves_a_promise() {
 }
 
 #[test]
+fn every_log_event_is_in_the_table_of_logs_and_every_one_of_the_table_is_logged() {
+    let page = read(&root().join("deploy/logs.md"));
+    let told: HashSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|name| *name != "event")
+        .collect();
+    let is_product = |path: &&PathBuf| !path.ends_with("tests.rs");
+    let sources: Vec<String> = rust_files("src").iter().filter(is_product).map(|path| read(path)).collect();
+    let product: String = sources.iter().map(|text| product(text)).collect();
+    let logged: HashSet<&str> = product.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(logged.len() > 40, "{logged:?}");
+    let untold: Vec<_> = logged.difference(&told).collect();
+    assert!(untold.is_empty(), "deploy/logs.md does not name {untold:?}");
+    // Some names are chosen in the code.
+    let unknown: Vec<_> = told.iter().filter(|name| !product.contains(&format!("\"{name}\""))).collect();
+    assert!(unknown.is_empty(), "deploy/logs.md names what is never logged: {unknown:?}");
+}
+
+#[test]
 fn what_nobody_can_do_has_its_guard() {
     let text = read(&root().join("SECURITY.md"));
     let rows = text

@@ -7,7 +7,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::outbox::ReadError;
 
@@ -56,8 +57,9 @@ impl From<ReadError> for Refusal {
 }
 
 /// A JSON answer.
-pub(super) fn json(status: StatusCode, value: &Value) -> Response<Body> {
-    let body = Full::from(value.to_string() + "\n");
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let text = serde_json::to_string(value).expect("names are strings, so it is always JSON");
+    let body = Full::from(text + "\n");
     with_type(status, "application/json", body.map_err(|never| match never {}).boxed_unsync())
 }
 

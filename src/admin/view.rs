@@ -1,5 +1,7 @@
 //! Events as JSON: the same whether a running relay is asked or a stopped one's directory is read.
 
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::outbox::{Attempt, Detail, Erased, Listed};
@@ -29,16 +31,25 @@ pub fn listed(listed: &Listed, reveal: bool) -> Value {
 }
 
 /// One event with its attempts.
+#[derive(Serialize)]
+pub struct Shown {
+    #[serde(flatten)]
+    rest: Value,
+    /// As it was stored and is sent: parsed, it would lose digits, and the order of its names. Comes last, which
+    /// the page relies on.
+    body: Box<RawValue>,
+}
+
+/// One event with its attempts.
 #[must_use]
-pub fn detail(detail: &Detail, reveal: bool) -> Value {
+pub fn detail(detail: &Detail, reveal: bool) -> Shown {
     let mut shown = listed(&detail.listed, reveal);
     shown["history"] = detail.attempts.iter().map(|one| attempt(one, reveal)).collect();
     shown["overtakenAt"] = json!(detail.overtaken_at.map(|at| at.to_string()));
     shown["unsure"] = detail.unsure.as_ref().map_or(Value::Null, |one| attempt(one, reveal));
     shown["warnings"] = json!(warnings(detail));
     shown["support"] = json!(support(detail));
-    shown["body"] = if reveal { body(detail) } else { json!(REDACTED) };
-    shown
+    Shown { rest: shown, body: if reveal { body(detail) } else { as_string(REDACTED) } }
 }
 
 /// What to think of before this event is replayed.
@@ -94,8 +105,12 @@ fn attempt(attempt: &Attempt, reveal: bool) -> Value {
 }
 
 /// The body as JSON; as text, should the disk have damaged it.
-fn body(detail: &Detail) -> Value {
-    serde_json::from_slice(&detail.body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&detail.body)))
+fn body(detail: &Detail) -> Box<RawValue> {
+    serde_json::from_slice(&detail.body).unwrap_or_else(|_| as_string(&String::from_utf8_lossy(&detail.body)))
+}
+
+fn as_string(text: &str) -> Box<RawValue> {
+    to_raw_value(text).expect("a string is always JSON")
 }
 
 /// A body on one line, as NDJSON needs it. Apps may write theirs over several lines, and in JSON a raw line break is

@@ -5,6 +5,7 @@
 mod story;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -22,6 +23,9 @@ use story::Story;
 
 /// What the page asks for before it changes anything; the demo has nothing to protect.
 const ADMIN_TOKEN: &str = "demo";
+
+/// The outbox, in a directory that is gone afterwards.
+const OUTBOX: &str = "outbox";
 
 /// The demo's only flag.
 #[derive(Debug, clap::Args)]
@@ -47,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             return told;
         }
         told?;
-        output::print(&closing(ingest, admin))?;
+        output::print(&closing(ingest, admin, &dir.path().join(OUTBOX)))?;
         // Only a panic keeps it from ending by a signal.
         relay.await.map(drop).map_err(|_| Failure::new(Exit::Software, "the relay stopped by itself"))
     })
@@ -59,7 +63,7 @@ async fn build(cello: &Simulator, dir: &TempDir) -> Result<App, Failure> {
     std::fs::write(dir.path().join("admin-token"), ADMIN_TOKEN)?;
     let mut flags = vec![
         ("cello.base_url", cello.base_url()),
-        ("outbox.dir", inside("outbox")),
+        ("outbox.dir", inside(OUTBOX)),
         ("admin.token_file", inside("admin-token")),
         // Only what goes wrong; the story says the rest.
         ("log.level", "error".to_owned()),
@@ -86,13 +90,18 @@ async fn free(port: u16) -> SocketAddr {
     if is_free { usual } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
 }
 
-fn closing(ingest: SocketAddr, admin: SocketAddr) -> String {
+fn closing(ingest: SocketAddr, admin: SocketAddr, outbox: &Path) -> String {
+    let dir = outbox.display();
     format!(
         r#"
 The relay and its stand-in for Cello stay up until ctrl-C. Try:
 
-  curl -sS http://{ingest}/events -H 'Content-Type: application/json' -d '{{"eventName":"ReferralUpdated","payload":{{"ucc":"cello-ucc","newUserId":"you"}},"context":{{"event":{{"trigger":"new-signup"}}}}}}'
+  curl -sS http://{ingest}/events -H 'Content-Type: application/json' -d '{{"eventName":"ReferralUpdated","payload":{{"ucc":"cello-ucc","newUserId":"you"}},"context":{{"event":{{"trigger":"new-signup","timestamp":"2026-11-20T03:18:01.620Z"}}}}}}'
   curl -sS http://{ingest}/outbox
+
+In another terminal the CLI finds this relay with:
+
+  export CELLO_RELAY_OUTBOX__DIR={dir}
 
 What operators see, with the outage, the warning and the dead letter (replay it with the token "{ADMIN_TOKEN}"):
 

@@ -73,6 +73,50 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// JSON on lines, its own text otherwise; control characters are escaped, as in [`printable`].
+pub(super) fn laid_out(json: &str) -> String {
+    let (mut text, mut depth) = (String::with_capacity(json.len() * 2), 0_usize);
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let line = |text: &mut String, depth: usize| text.extend(["\n", &"  ".repeat(depth)]);
+    let mut rest = json.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            c if is_quoted => {
+                is_quoted = is_escaped || c != '"';
+                is_escaped = !is_escaped && c == '\\';
+                if c.is_control() { text.push_str(&format!("\\u{:04x}", u32::from(c))) } else { text.push(c) }
+            }
+            '{' | '[' => {
+                text.push(c);
+                while rest.next_if(|next| next.is_whitespace()).is_some() {}
+                match rest.next_if(|next| matches!(next, '}' | ']')) {
+                    Some(end) => text.push(end),
+                    None => {
+                        depth += 1;
+                        line(&mut text, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut text, depth);
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                line(&mut text, depth);
+            }
+            ':' => text.push_str(": "),
+            c if c.is_whitespace() => {}
+            c => {
+                is_quoted = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
 /// The two largest units: `2h 5m`.
 pub(super) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -99,6 +143,15 @@ mod tests {
     #[test]
     fn one_thing_is_not_called_many() {
         assert_eq!([0, 1, 2].map(|count| counted(count, "event")), ["0 events", "1 event", "2 events"]);
+    }
+
+    #[test]
+    fn json_is_laid_out_with_the_text_of_each_value_as_it_is() {
+        let json = "{\"z\" :1.00, \"a\":\"\\\"{,:\u{9b}\",\n\"n\":[ ],\"a\":[{}, null]}";
+        let laid_out =
+            "{\n  \"z\": 1.00,\n  \"a\": \"\\\"{,:\\u009b\",\n  \"n\": [],\n  \"a\": [\n    {},\n    null\n  ]\n}";
+        assert_eq!(super::laid_out(json), laid_out);
+        assert_eq!(super::laid_out("\"[redacted]\""), "\"[redacted]\"");
     }
 
     #[test]

@@ -125,7 +125,11 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
         Failure::new(Failure::from(error).exit, message)
     };
     let file = File::open(path).map_err(cannot)?;
-    let bytes = file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len());
+    let metadata = file.metadata().map_err(cannot)?;
+    if metadata.is_dir() {
+        return Err(cannot(io::ErrorKind::IsADirectory.into()));
+    }
+    let bytes = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::new(file)), bytes))
 }
 

@@ -57,7 +57,7 @@ impl Unchecked<'_> {
 
     fn required(&self, faults: &mut Vec<Fault>) {
         match &self.event_name {
-            Field::Absent => faults.push(Fault::new("eventName", "is required")),
+            Field::Absent => faults.push(missing("eventName", &self.unknown)),
             field if field.as_text() == Some("ReferralUpdated") => {}
             _ => faults.push(Fault::new("eventName", "must be \"ReferralUpdated\"")),
         }
@@ -66,10 +66,11 @@ impl Unchecked<'_> {
             return;
         }
         if self.payload_kind.is_none_or(|kind| kind == Kind::Null) {
-            faults.push(Fault::new("payload", "is required"));
+            faults.push(missing("payload", &self.unknown));
         }
-        required_text("payload.ucc", &self.payload.ucc, faults);
-        required_text("payload.newUserId", &self.payload.new_user_id, faults);
+        let unknown = &self.payload.unknown;
+        required_text("payload.ucc", &self.payload.ucc, unknown, faults);
+        required_text("payload.newUserId", &self.payload.new_user_id, unknown, faults);
         match &self.payload.price {
             Field::Absent => {}
             Field::Number(digits) if digits.parse().is_ok_and(f64::is_finite) => {}
@@ -121,9 +122,26 @@ fn repeated<'n>(names: &'n [Cow<'_, str>]) -> Vec<&'n str> {
     twice
 }
 
-fn required_text(path: &'static str, field: &Field<'_>, faults: &mut Vec<Fault>) {
+/// A required field that is not there; perhaps under a name that is spelled otherwise.
+fn missing(path: &'static str, unknown: &[Cow<'_, str>]) -> Fault {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    let is_meant = |other: &&Cow<'_, str>| letters(other).eq(letters(name));
+    match unknown.iter().find(is_meant) {
+        Some(other) => {
+            Fault::new(path, format!("is required (there is {:?}, did you mean {name:?}?)", shown("", other)))
+        }
+        None => Fault::new(path, "is required"),
+    }
+}
+
+/// What is left of a name when nothing is made of its case and its dashes.
+fn letters(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase())
+}
+
+fn required_text(path: &'static str, field: &Field<'_>, unknown: &[Cow<'_, str>], faults: &mut Vec<Fault>) {
     match field {
-        Field::Absent => faults.push(Fault::new(path, "is required")),
+        Field::Absent => faults.push(missing(path, unknown)),
         Field::Text(text) if text.is_empty() => faults.push(Fault::new(path, "must not be empty")),
         Field::Text(_) => {}
         other => faults.push(not_text(path, other)),

@@ -66,6 +66,26 @@ fn null_counts_as_absent() {
 }
 
 #[test]
+fn a_required_name_that_is_spelled_otherwise_is_told_of() {
+    let body = r#"{"eventname":"ReferralUpdated","payload":{"UCC":"c","new_user_id":"u","user":"x"}}"#;
+    assert_eq!(
+        faults(body, Checks::Off),
+        [
+            r#"eventName is required (there is "eventname", did you mean "eventName"?)"#,
+            r#"payload.ucc is required (there is "UCC", did you mean "ucc"?)"#,
+            r#"payload.newUserId is required (there is "new_user_id", did you mean "newUserId"?)"#,
+        ]
+    );
+    let there_too = r#"{"eventName":"ReferralUpdated","EventName":"x","Payload":{}}"#;
+    assert_eq!(
+        faults(there_too, Checks::Off)[0],
+        r#"payload is required (there is "Payload", did you mean "payload"?)"#
+    );
+    let long = format!(r#"{{"eventName":"ReferralUpdated","payload":{{"newUserId":"u","u{}cc":1}}}}"#, "-".repeat(500));
+    assert!(faults(&long, Checks::Off)[0].len() < 200);
+}
+
+#[test]
 fn all_faults_are_told_at_once_and_quote_no_values() {
     let body = r#"{"eventName":"Secret","payload":{"newUserId":7,"price":"secret","currency":false,"ucc":""},"context":["secret"]}"#;
     assert_eq!(

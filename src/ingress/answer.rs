@@ -101,11 +101,6 @@ pub(super) fn unavailable(why: Rejection, message: &str, retry_after_s: u16, eve
         .because(why, events)
 }
 
-/// The relay is about to stop; another one will be there soon.
-pub(super) fn draining(events: u64) -> Box<Refusal> {
-    unavailable(Rejection::Draining, "the relay is stopping and takes no new events", 2, events)
-}
-
 /// A batch was not stored.
 pub(super) fn not_stored(error: AppendError, events: u64) -> Box<Refusal> {
     match error {
@@ -119,7 +114,10 @@ pub(super) fn not_stored(error: AppendError, events: u64) -> Box<Refusal> {
         AppendError::Unavailable => {
             unavailable(Rejection::Disk, "the outbox cannot write to its disk; nothing was accepted", 5, events)
         }
-        AppendError::Closed => draining(events),
+        // What came before the listener closed and was sent too slowly; whoever comes later is not let in at all.
+        AppendError::Closed => {
+            unavailable(Rejection::Draining, "the relay is stopping and takes no new events", 2, events)
+        }
         AppendError::KeyReused => {
             let message = "this Idempotency-Key was used with another body";
             refuse(StatusCode::UNPROCESSABLE_ENTITY, message).because(Rejection::KeyReused, events)

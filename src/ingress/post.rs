@@ -1,7 +1,6 @@
 //! `POST /events` and `POST /events/batch`: from a request to a durable answer.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -42,9 +41,6 @@ impl Shared {
         body: &mut Incoming,
         route: Route<'_>,
     ) -> Result<Answer, Box<Refusal>> {
-        if self.refuses.load(Ordering::Acquire) {
-            return Err(answer::draining(1));
-        }
         let single = route == Route::Events;
         let layout = media_type(head, !single)?;
         let key = idempotency_key(head)?;

@@ -12,6 +12,7 @@ use super::breaker::{Breaker, Found, OpenSince};
 use super::target::Target;
 use crate::cello::{Access, Answer, Call, CallError, Cello, Courier, Fault};
 use crate::metrics::Operation;
+use crate::reason::Reason;
 
 /// Reads under way or waiting for their turn; more are refused at once. A few KiB each.
 const MAX_WAITING: usize = 1024;
@@ -67,8 +68,8 @@ pub(super) enum Failure {
     Busy,
     /// Cello is taken to be down: it was not asked.
     BreakerOpen,
-    /// No token could be had, or none in time.
-    NoAccess,
+    /// No token could be had, or none in time, for that reason.
+    NoAccess(Reason),
     /// A token that Cello refuses, also a fresh one.
     Unauthorized,
     /// More than the relay reads.
@@ -81,7 +82,7 @@ impl Failure {
     /// What the app gets.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::Busy | Self::BreakerOpen | Self::NoAccess => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::BreakerOpen | Self::NoAccess(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Lost(Fault::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unauthorized | Self::TooLarge | Self::Lost(_) => StatusCode::BAD_GATEWAY,
         }
@@ -92,7 +93,7 @@ impl Failure {
         match self {
             Self::Busy => "busy",
             Self::BreakerOpen => "breaker_open",
-            Self::NoAccess => "credentials",
+            Self::NoAccess(reason) => reason.as_str(),
             Self::Unauthorized => "http_401",
             Self::TooLarge => "too_large",
             Self::Lost(Fault::Dns) => "dns",
@@ -108,7 +109,7 @@ impl Failure {
         match self {
             Self::Busy => "too many reads at the same time (reads.concurrency)",
             Self::BreakerOpen => "Cello is down; the relay asks it again by itself",
-            Self::NoAccess => "the relay has no access token for Cello",
+            Self::NoAccess(_) => "the relay has no access token for Cello",
             Self::Unauthorized => "Cello refuses the relay's access token",
             Self::TooLarge => "Cello's answer is larger than 64 KiB",
             Self::Lost(Fault::Timeout) => "Cello did not answer in time (reads.timeout)",
@@ -156,16 +157,26 @@ impl Upstream {
         self.pace.note(sent.elapsed());
         let answer = match called {
             Ok(Ok(answer)) => answer,
-            Ok(Err(CallError::NoAccess)) => return Err(Failure::NoAccess),
+            Ok(Err(CallError::NoAccess)) => return Err(self.no_access()),
             Ok(Err(CallError::Transport(error))) => return Err(Failure::Lost(error.fault)),
             Err(_) if *self.cello.access().borrow() == Access::Granted => return Err(Failure::Lost(Fault::Timeout)),
-            Err(_) => return Err(Failure::NoAccess),
+            Err(_) => return Err(self.no_access()),
         };
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(Failure::Unauthorized),
             _ if answer.cut => Err(Failure::TooLarge),
             _ => Ok(answer),
         }
+    }
+
+    /// Whether the keys are at fault, or Cello does not give a token.
+    fn no_access(&self) -> Failure {
+        let token = self.cello.token_status();
+        Failure::NoAccess(match token.access {
+            Access::Refused(_) | Access::Missing(_) => Reason::Credentials,
+            // One is asked for, and neither came nor failed so far.
+            Access::Waiting | Access::Granted => token.failure.unwrap_or(Reason::Timeout),
+        })
     }
 }
 
@@ -175,7 +186,7 @@ fn found(result: &Result<Answer, Failure>) -> Found {
         Ok(answer) if answer.status.is_server_error() => Found::Down,
         Ok(_) | Err(Failure::Unauthorized | Failure::TooLarge) => Found::Up,
         Err(Failure::Lost(_)) => Found::Down,
-        Err(Failure::Busy | Failure::BreakerOpen | Failure::NoAccess) => Found::Unknown,
+        Err(Failure::Busy | Failure::BreakerOpen | Failure::NoAccess(_)) => Found::Unknown,
     }
 }
 

@@ -52,7 +52,9 @@ async fn answers_to_reads_fit_the_published_document() {
         ("/referral-codes/active-link/{productUserId}", "/referral-codes/active-link/7"),
         ("/new-users/{productUserId}/reward", "/new-users/7/reward"),
     ];
-    for faults in ["[]", r#"[{"reset":"before"}]"#] {
+    let cellos_own = |status| format!(r#"[{{"status":{status},"message":"boom"}}]"#);
+    let own = [400, 403, 404, 418, 429, 500, 502, 503, 504].map(cellos_own);
+    for faults in ["[]", r#"[{"reset":"before"}]"#].into_iter().chain(own.iter().map(String::as_str)) {
         cello.faults(faults.parse().unwrap());
         for (template, path) in paths {
             let headers = [("cache-control", "no-cache")];

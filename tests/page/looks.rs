@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::browser::Browser;
 use crate::dead_letters::{TOKEN, give_token, refused, with_token};
 use crate::load::event;
+use crate::relay::PATIENCE;
 use crate::upstream::Upstream;
 
 /// Texts whose colour is too near to what is behind them (WCAG 2, AA), as `text: ratio`. Disabled buttons may be pale.
@@ -114,6 +115,30 @@ fn everything_is_readable_and_fits_on_a_phone_and_on_a_desk_by_day_and_by_night(
     relay.kill();
     browser.until_says("#gone", "does not answer since");
     look(&browser, "gone");
+}
+
+#[test]
+fn a_revealed_event_is_shown_as_it_is_sent_to_the_last_digit() {
+    let Some(browser) = Browser::start() else { return };
+    let upstream = Upstream::start();
+    let (_setup, relay) = with_token(&upstream);
+    upstream.fault(r#"[{"path":"/events","status":400,"message":"no"}]"#);
+    let exact = event("u", 1).replace("\"sequence\":1", "\"z\": 12345678901234567890.00,\"a\":\"[1]: {\",\"none\":[ ]");
+    assert_eq!(relay.client().post("/events", &exact).expect("an answer").status, 200);
+    relay.wait_until_empty(PATIENCE);
+    browser.open(relay.admin);
+    browser.until_says("#groups", "http_400");
+    browser.click("#groups button.link");
+    browser.until_count("#listing tbody tr", 1);
+    browser.click("#listing td button");
+    browser.until_says("#event", "apigw-requestid");
+    browser.click("[data-key='Reveal personal data']");
+    browser.until("document.querySelector('#secret')");
+    give_token(&browser, TOKEN);
+    browser.until_says("#event", "\"z\": 12345678901234567890.00,");
+    let shown = browser.value("document.querySelector('#event pre').textContent");
+    let words = |text: &str| text.split_whitespace().collect::<String>();
+    assert_eq!(words(shown.as_str().expect("a text")), words(&exact));
 }
 
 #[test]

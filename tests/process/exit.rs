@@ -1,12 +1,15 @@
 //! Signals, exit codes and starts that must fail.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::client::Client;
 use crate::load::event;
-use crate::relay::{Relay, Setup};
+use crate::relay::{Relay, Setup, sum};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 #[test]
@@ -92,6 +95,33 @@ fn a_relay_that_ends_says_so_and_one_that_only_drains_says_that_events_are_taken
     assert!(!ends.contains("still taken") && !ends.contains("Only a restart"), "{ends}");
     relay.signal("TERM");
     assert_eq!(relay.wait().0, Some(143));
+}
+
+#[test]
+fn an_ending_relay_stores_what_is_being_sent_to_it_and_lets_nobody_else_in() {
+    let mut setup = Setup::new(UNREACHABLE);
+    setup.set("SHUTDOWN__DEADLINE", "2s");
+    let relay = setup.start();
+    let mut idle = relay.client();
+    assert_eq!(idle.post("/events", &event("u", 1)).expect("an answer").status, 200);
+    let late = event("u", 2);
+    let mut stream = TcpStream::connect(relay.ingest).expect("a connection");
+    let head = "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n", late.len()).expect("sent");
+    relay.wait_until("the request is not under way", |metrics| {
+        sum(metrics, "cello_relay_ingest_requests_in_flight", "") == 1.0
+    });
+    relay.signal("TERM");
+    while Client::connect(relay.ingest).is_ok() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert!(idle.post("/events", &event("u", 3)).is_err(), "a connection that was kept is closed");
+    stream.write_all(late.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer and the end");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.to_lowercase().contains("connection: close"), "{answer}");
+    let (code, log) = relay.wait();
+    assert!(code == Some(0) && log.contains("\"undelivered\":2"), "{log}");
 }
 
 #[test]

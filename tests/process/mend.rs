@@ -1,5 +1,6 @@
 //! Mending with the real binary: replays that make nothing worse, and a person who is erased.
 
+use crate::client::Client;
 use crate::load::event;
 use crate::relay::{PATIENCE, Setup};
 use crate::upstream::{UNREACHABLE, Upstream};
@@ -42,6 +43,39 @@ fn an_event_is_shown_with_a_text_for_support_that_names_nobody() {
     assert!(shown.contains("status 400 (http_400), apigw-requestid") && !shown.contains("somebody"), "{shown}");
     let (code, _, _) = setup.call(&["outbox", "list", "--newer-than", "1d", "--state", "lost"]);
     assert_eq!(code, 64);
+}
+
+#[test]
+fn an_event_is_shown_as_it_was_sent_to_the_last_digit_and_in_its_order() {
+    let upstream = Upstream::start();
+    upstream.fault(REFUSES);
+    let setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    let context = format!(r#"{{"z":12345678901234567890.00,"a":"\u0041\" [1]: {{","a":[ ],"deep":{deep}}}"#);
+    let posted = format!(
+        r#"{{"eventName":"ReferralUpdated","payload":{{"ucc":"c","newUserId":"u","price":12345678901234567890.00}},"context":{context}}}"#
+    );
+    assert_eq!(relay.client().post("/events", &posted).expect("an answer").status, 200);
+    relay.wait_until_empty(PATIENCE);
+    let id =
+        setup.call(&["outbox", "list"]).1.lines().nth(1).expect("a line").split(' ').next().expect("id").to_owned();
+    let as_it_is = |text: &str| assert!(text.contains(&format!(r#""body":{posted}"#)), "{text}");
+    let all_ways = || {
+        let (code, shown, stderr) = setup.call(&["outbox", "show", &id, "--reveal", "--json"]);
+        assert_eq!(code, 0, "{stderr}");
+        as_it_is(&shown);
+        let (code, shown, stderr) = setup.call(&["outbox", "show", &id, "--reveal"]);
+        assert_eq!(code, 0, "{stderr}");
+        let words = |text: &str| text.split_whitespace().collect::<String>();
+        assert!(words(&shown).ends_with(&words(&posted)) && shown.contains("\n    \"ucc\": \"c\",\n"), "{shown}");
+        assert_eq!(setup.call(&["outbox", "export", "--reveal"]).1.trim(), posted);
+    };
+    all_ways();
+    let mut socket = Client::socket(&setup.socket()).expect("the control socket");
+    as_it_is(&socket.get(&format!("/api/events/{id}?reveal=true")).expect("an answer").body);
+    relay.terminate();
+    all_ways();
 }
 
 #[test]

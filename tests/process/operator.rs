@@ -1,5 +1,8 @@
 //! What operators and developers do with the binary, end to end.
 
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
 use crate::client::Client;
 use crate::load::event;
 use crate::relay::{PATIENCE, Setup};
@@ -159,6 +162,38 @@ fn the_demo_runs_through_once_and_exits_0() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Ends with its test, whatever becomes of that.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn what_the_demo_prints_to_try_works_beside_it() {
+    let setup = Setup::new(UNREACHABLE);
+    let mut demo = setup.command(&["demo"]);
+    // Its own outbox goes with the test too.
+    let mut demo = Demo(demo.env("TMPDIR", setup.dir()).spawn().expect("the binary runs"));
+    let stdout = BufReader::new(demo.0.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    // The address of the page comes last.
+    let said: Vec<String> = stdout.take_while(|line| !line.starts_with("  http://")).collect();
+    let after = |part: &str| said.iter().find_map(|line| line.trim().strip_prefix(part)).expect("a line to try");
+    let outbox = after("export CELLO_RELAY_OUTBOX__DIR=");
+    let (address, body) = after("curl -sS http://").split_once("/events -H").expect("a post");
+    let body = body.split_once(" -d '").expect("a body").1.trim_end_matches('\'');
+    let mut client = Client::connect(address.parse().expect("an address")).expect("the demo's relay");
+    let answer = client.post("/events", body).expect("an answer");
+    assert!(answer.status == 200 && !answer.body.contains("warnings"), "{}", answer.body);
+    let mut list = setup.command(&["outbox", "list", "--state", "dead"]);
+    let listed = list.env("CELLO_RELAY_OUTBOX__DIR", outbox).output().expect("the binary runs");
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    assert!(listed.contains("http_400"), "{listed}");
 }
 
 #[test]

@@ -260,6 +260,28 @@ fn a_hold_a_dead_letter_and_refusals_at_the_door_are_told_without_personal_data(
 }
 
 #[test]
+fn an_event_is_served_with_the_fields_of_the_document_and_no_others() {
+    let (_upstream, setup, _relay) = with_a_dead_letter();
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let page = client.get("/api/events").expect("an answer").json();
+    assert_fits("Events", &page);
+    let listed = &page["events"][0];
+    let shown =
+        client.get(&format!("/api/events/{}", listed["id"].as_str().expect("an id"))).expect("an answer").json();
+    assert_fits("EventDetail", &shown);
+    let schemas = &document()["components"]["schemas"];
+    let fields = |object: &Value| object.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let required = |schema: &Value| schema["required"].as_array().expect("names").clone();
+    let (event, detail) = (&schemas["Event"], &schemas["EventDetail"]["allOf"][1]);
+    let mut all = fields(&event["properties"]);
+    assert_eq!((fields(listed), required(event).len()), (all.clone(), all.len()));
+    assert_eq!(fields(&shown["history"][0]), fields(&schemas["Attempt"]["properties"]));
+    all.extend(fields(&detail["properties"]));
+    all.sort();
+    assert_eq!((fields(&shown), required(event).len() + required(detail).len()), (all.clone(), all.len()));
+}
+
+#[test]
 fn every_call_of_the_document_is_answered_and_every_call_there_is_is_in_it() {
     let mut setup = Setup::new(UNREACHABLE);
     setup.set("ADMIN__ALLOW_QUIT", "true");

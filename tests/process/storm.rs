@@ -155,10 +155,34 @@ fn every_series_is_there_before_the_first_event_and_none_appears_later() {
         assert!(first.contains(&format!("process_{name}")), "process_{name} is missing");
     }
     rage(&upstream, &relay, &Book::default());
+    read_and_err(&upstream, &relay);
     let after = relay.metrics();
     let appeared: Vec<String> = series(&after).difference(&first).cloned().collect();
     assert!(appeared.is_empty(), "{appeared:?}");
     check_with_promtool(&after);
+}
+
+/// A read, one that fails, one that Cello refuses, one that is not allowed, and some that are no good.
+fn read_and_err(upstream: &Upstream, relay: &Relay) {
+    let mut client = relay.client();
+    let mut ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        client.request(method, path, headers, "").expect("an answer").status
+    };
+    upstream.heal();
+    let is_read = || relay.client().get("/new-users/7/reward").expect("an answer").status == 200;
+    relay.wait_until("reads go again", |_| is_read());
+    for (fault, status) in [(r#""status":429"#, 429), (r#""status":404"#, 404), (r#""reset":"before""#, 502)] {
+        upstream.fault(&format!(r#"[{{"path":"/new-users/*",{fault}}}]"#));
+        assert_eq!(ask("GET", "/new-users/7/reward", &[]), status);
+    }
+    upstream.heal();
+    assert_eq!(ask("POST", "/new-users/7/reward", &[]), 405);
+    assert_eq!(ask("GET", "/new-users/%zz/reward", &[]), 400);
+    assert_eq!(ask("POST", "/referrers/7/depersonalize", &[]), 403);
+    assert_eq!(ask("PUT", "/events", &[]), 405);
+    assert_eq!(ask("PUT", "/outbox", &[]), 405);
+    assert_eq!(ask("GET", "/events/7", &[("Origin", "https://evil")]), 403);
+    assert_eq!(ask("POST", "/events", &[("Origin", "https://evil")]), 403);
 }
 
 /// Prometheus' own linter, where it is installed.

@@ -58,6 +58,17 @@ impl Failure {
         }
     }
 
+    /// By name. An answer that Cello should not give is put down to what is configured.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Status(429, _) => Reason::Http429,
+            Self::Status(500.., _) => Reason::Http5xx,
+            Self::Rejected(_) | Self::Status(..) => Reason::Credentials,
+            Self::Malformed => Reason::NotJson,
+            Self::Network(error) => judge(Err(&error)).reason.unwrap_or(Reason::Reset),
+        }
+    }
+
     pub(super) fn status(self) -> Option<u16> {
         match self {
             Self::Rejected(status) | Self::Status(status, _) => Some(status),
@@ -208,10 +219,12 @@ mod tests {
             ),
             (network, RefreshFailure::Network, None, Refusal::Failed(None), "tls"),
         ];
+        let reasons = table.each_ref().map(|(failure, ..)| failure.reason().as_str());
         for (failure, label, status, refusal, text) in table {
             assert_eq!((failure.label(), failure.status(), failure.refusal()), (label, status, refusal));
             assert_eq!(failure.to_string(), text);
         }
+        assert_eq!(reasons, ["credentials", "http_429", "http_5xx", "credentials", "not_json", "tls"]);
     }
 
     #[test]

@@ -120,7 +120,8 @@ where
                 debug!(event = "token_obtained", grant = ?ask.grant(), life_seconds = granted.life.as_secs(), "token obtained");
                 self.metrics.token_refreshes.with(ask.grant()).inc();
                 self.metrics.token_last_success.set(self.clock.now().as_seconds());
-                (self.status.obtained_at, self.status.last_error) = (Some(self.clock.now()), None);
+                let status = &mut self.status;
+                (status.obtained_at, status.last_error, status.failure) = (Some(self.clock.now()), None, None);
                 if self.machine.granted(asked, &ask, granted, &mut self.rng) {
                     self.metrics.token_invalidations.with(Invalidation::Rotated).inc();
                     info!(
@@ -133,6 +134,7 @@ where
                 self.metrics.token_failures.with(failure.label()).inc();
                 self.machine.refused(now, &ask, failure.refusal(), &mut self.rng);
                 self.status.last_error = Some((self.clock.now(), failure.to_string()));
+                self.status.failure = Some(failure.reason());
                 self.complain_of(failure);
             }
         }

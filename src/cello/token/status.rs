@@ -2,6 +2,7 @@
 
 use crate::cello::Access;
 use crate::clock::Timestamp;
+use crate::reason::Reason;
 
 /// The token as its owner last told of it. Holds no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct TokenStatus {
     pub refresh_at: Option<Timestamp>,
     /// What kept a newer one away; gone once one came.
     pub last_error: Option<(Timestamp, String)>,
+    /// The same by name, where Cello was asked.
+    pub failure: Option<Reason>,
     /// Cello refuses the keys that are configured now, even if an older token still lives.
     pub keys_refused: bool,
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::cli::output::{self, Table, age};
 
@@ -133,7 +134,8 @@ pub(super) struct Row {
     history: Vec<Attempt>,
     warnings: Vec<String>,
     support: Option<String>,
-    body: Option<serde_json::Value>,
+    /// As it is: a number keeps its digits.
+    body: Option<Box<RawValue>>,
 }
 
 /// One attempt.
@@ -208,7 +210,7 @@ impl Row {
             support.lines().for_each(|line| text.push_str(&format!("  {}\n", output::printable(line))));
         }
         if let Some(body) = &self.body {
-            text.push_str(&format!("\n{body:#}\n"));
+            text.push_str(&format!("\n{}\n", output::laid_out(body.get())));
         }
         text
     }

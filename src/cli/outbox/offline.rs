@@ -93,14 +93,13 @@ impl Stopped {
     }
 
     /// The answer, or nothing if there is no such event.
-    pub(super) fn answer(&self, question: &Question<'_>) -> Result<Option<Value>, Failure> {
-        match question {
-            Question::Status => self.status().map(Some),
-            Question::List { which, after, limit, reveal } => {
-                self.list(which, *after, *limit as usize, *reveal).map(Some)
-            }
-            Question::Show { id, reveal } => self.show(*id, *reveal),
-        }
+    pub(super) fn answer(&self, question: &Question<'_>) -> Result<Option<String>, Failure> {
+        let answer = match question {
+            Question::Status => self.status()?,
+            Question::List { which, after, limit, reveal } => self.list(which, *after, *limit as usize, *reveal)?,
+            Question::Show { id, reveal } => return self.show(*id, *reveal),
+        };
+        Ok(Some(answer.to_string()))
     }
 
     fn status(&self) -> Result<Value, Failure> {
@@ -154,10 +153,11 @@ impl Stopped {
         Ok(json!({"count": lines.len(), "pending": pending, "retrying": retrying, "in_flight": 0, "dead": dead}))
     }
 
-    fn show(&self, id: EventId, reveal: bool) -> Result<Option<Value>, Failure> {
+    fn show(&self, id: EventId, reveal: bool) -> Result<Option<String>, Failure> {
         let Some(detail) = self.outbox.show(id)? else { return Ok(None) };
         self.damaged.set(u64::from(!detail.is_intact));
-        Ok(Some(view::detail(&detail, reveal)))
+        let shown = serde_json::to_string(&view::detail(&detail, reveal));
+        Ok(Some(shown.expect("names are strings, so it is always JSON")))
     }
 
     /// Writes the bodies, or without `reveal` the redacted lines of the listing: of these ids if there are any, else

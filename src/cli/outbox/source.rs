@@ -102,8 +102,8 @@ pub(super) async fn ask(question: Question<'_>, file: Option<&Path>, context: &C
 fn read(stopped: &Stopped, question: &Question<'_>) -> Result<Found, Failure> {
     let found = stopped.answer(question)?;
     // In a damaged file it may be among what cannot be read.
-    let Some(value) = found else { return stopped.verdict().and_then(|()| Err(unknown())) };
-    Ok(Found(value.to_string().into_bytes(), stopped.verdict()))
+    let Some(answer) = found else { return stopped.verdict().and_then(|()| Err(unknown())) };
+    Ok(Found(answer.into_bytes(), stopped.verdict()))
 }
 
 fn unknown() -> Failure {

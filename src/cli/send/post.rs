@@ -86,7 +86,8 @@ impl Poster {
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::UNPROCESSABLE_ENTITY => {
-                Ok(Next::Done(Posted::Refused { status: answer.status.as_u16(), reason: said() }))
+                let reason = without_place(&said()).to_owned();
+                Ok(Next::Done(Posted::Refused { status: answer.status.as_u16(), reason }))
             }
             StatusCode::UNAUTHORIZED => {
                 Err(Failure::new(Exit::Permission, format!("the relay asks for a token: {}", said()))
@@ -99,6 +100,18 @@ impl Poster {
                 Err(Failure::new(Exit::Unavailable, message).hint("is that a cello-relay? check ingest.listen"))
             }
         }
+    }
+}
+
+/// Without line and column at the end: they count from the event's own start, not from the file's.
+fn without_place(said: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match said.rsplit_once(" at line ") {
+        Some((what, place)) => match place.split_once(" column ") {
+            Some((line, column)) if is_number(line) && is_number(column) => what,
+            _ => said,
+        },
+        None => said,
     }
 }
 

@@ -67,6 +67,33 @@ async fn refused_events_go_to_the_rejects_with_line_and_reason_and_the_rest_is_s
 }
 
 #[tokio::test]
+async fn a_refusal_names_the_line_of_the_file_and_no_other() {
+    let refusal = (400, r#"{"message":"body is not JSON: expected value at line 1 column 1"}"#);
+    let odd = (400, r#"{"message":"no user at line 7 column x"}"#);
+    let (client, _) = server(vec![STORED, refusal, odd]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rejects.ndjson");
+    let mut rejects = Rejects::new(Some(path.clone()));
+    send_text("{\"a\":1}\nnot json\n{\"b\":1}", client, &mut rejects).await.unwrap();
+    rejects.finish().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.starts_with(r#"{"line":2,"status":400,"reason":"body is not JSON: expected value","event""#),
+        "{text}"
+    );
+    assert!(text.contains("at line 7 column x"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path(), &dir.path().join("missing")] {
+        let failure = open(path).err().expect("no file");
+        assert!(failure.message.starts_with(&format!("{} cannot be read", path.display())), "{}", failure.message);
+    }
+}
+
+#[tokio::test]
 async fn without_a_relay_it_ends_at_once_and_says_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -109,7 +109,6 @@ pub(crate) struct Rig {
     pub(crate) outbox: Arc<FakeOutbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) flow: watch::Sender<Flow>,
-    pub(crate) ingress: Ingress,
     /// Ends the server when dropped.
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
@@ -151,8 +150,8 @@ impl Rig {
         let (stop, stopped) = watch::channel(false);
         let connections = Some(metrics.ingest_connections.clone());
         let listeners = listeners.into_iter().map(Listener::from).collect();
-        let server = tokio::spawn(http::serve_counted(listeners, ingress.clone(), limits, connections, stopped));
-        Self { at, outbox, metrics, flow, ingress, stop, server }
+        let server = tokio::spawn(http::serve_counted(listeners, ingress, limits, connections, stopped));
+        Self { at, outbox, metrics, flow, stop, server }
     }
 
     /// Ends the server once every connection that it accepted is done; gives the users of what was stored.

@@ -108,8 +108,21 @@ async fn without_a_token_in_time_it_is_a_503() {
     let mut settings = settings();
     settings.timeout = SHORT;
     let world = World::whole_script(settings, |_| async { Reply::Hang }).await;
-    assert_failed(&world.get("/new-users/7/reward").await, 503, "credentials");
+    assert_failed(&world.get("/new-users/7/reward").await, 503, "timeout");
     assert_eq!(world.cello().calls().len(), 0);
+}
+
+#[tokio::test]
+async fn without_a_token_because_cello_cannot_be_reached_the_reason_is_that() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let world = World::before(&base_url, settings());
+    assert_failed(&world.get("/new-users/7/reward").await, 503, "connect");
+    let world = World::whole_script(settings(), |_| async { Reply::Reset }).await;
+    assert_failed(&world.get("/new-users/7/reward").await, 503, "reset");
+    let world = World::whole_script(settings(), |_| async { Reply::json(200, "{}") }).await;
+    assert_failed(&world.get("/new-users/7/reward").await, 503, "not_json");
 }
 
 #[tokio::test]
@@ -142,7 +155,7 @@ async fn while_no_token_can_be_had_it_is_a_503_at_once_and_no_longer_once_there_
     .await;
     // The first one waits for the first attempt; the others for nothing.
     for _ in 0..20 {
-        assert_failed(&world.get("/new-users/7/reward").await, 503, "credentials");
+        assert_failed(&world.get("/new-users/7/reward").await, 503, "http_5xx");
     }
     assert_eq!(world.cello().calls().len(), 0);
     failing.store(200, Ordering::SeqCst);

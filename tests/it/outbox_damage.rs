@@ -317,6 +317,27 @@ async fn an_event_whose_number_is_damaged_hides_no_other_however_the_file_is_rea
 }
 
 #[tokio::test]
+async fn events_of_a_file_of_which_nothing_is_known_may_have_higher_numbers_than_the_fresh_one() {
+    let mut fixture = Fixture::new();
+    fixture.first_seq = 1 << 40;
+    let store = fixture.open();
+    let appended = append(&store, &["a", "b", "a"]).await;
+    store.settle(claim(&store, 1).await.remove(0).lease, dead(Reason::Http400)).await.unwrap();
+    drop(store);
+    assert_eq!(Connection::open(fixture.path("outbox.db")).unwrap().execute("DELETE FROM state", []).unwrap(), 1);
+    fixture.first_seq = 1;
+    let store = fixture.open();
+    until(&store, |store| store.stats().ledger.accepted == 3).await;
+    let sent = deliver_what_is_left(&store).await;
+    assert_eq!(sent.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), appended[1..]);
+    let new = append(&store, &["a"]).await[0];
+    assert!(new.seq() > appended[2].seq());
+    assert_eq!(deliver_all(&store).await, [new]);
+    drop(store);
+    assert_eq!(fixture.open().stats().quarantined_files, 1, "and no more");
+}
+
+#[tokio::test]
 async fn dead_letters_that_are_too_old_are_discarded_once_they_came_over() {
     let clock = Arc::new(ManualClock::new());
     let fixture = Fixture::with(Arc::clone(&clock) as Arc<dyn Clock>, |settings| {

@@ -236,6 +236,7 @@ impl Store {
         };
         for row in rows.iter().filter(|row| row.is_intact()) {
             tally.events += u64::from(self.sql.restore_event(row)?);
+            self.make_way_for(row.seq);
             if let Some(attempt) = unsure_in(source, row) {
                 self.set_unsure(row.seq, &attempt)?;
             }
@@ -243,7 +244,12 @@ impl Store {
         Ok(next)
     }
 
-    fn copy_dead(&self, source: &Sql, from: u64, tally: &mut Tally) -> Result<Pass, Fault> {
+    /// Where nothing was known of the former file, its numbers may lie above the new ones.
+    fn make_way_for(&mut self, seq: u64) {
+        self.books.next_seq = self.books.next_seq.max(seq + 1);
+    }
+
+    fn copy_dead(&mut self, source: &Sql, from: u64, tally: &mut Tally) -> Result<Pass, Fault> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let read = source.whole_dead_from(from, SLICE, |dead| {
             bytes += dead.row.bytes();
@@ -251,6 +257,12 @@ impl Store {
             bytes < SLICE_BYTES
         });
         for dead in &rows {
+            if dead.row.is_intact() {
+                self.make_way_for(dead.row.seq);
+            } else if dead.row.seq >= self.books.next_seq {
+                // Its number is what is damaged: by it nobody finds it, and each opening would meet it again.
+                continue;
+            }
             if self.sql.restore_dead(dead)? {
                 tally.dead += 1;
                 tally.dead_bytes += dead.row.bytes();

@@ -1,6 +1,7 @@
 //! Who may do what.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
@@ -61,10 +62,9 @@ impl Access {
                 "this needs the control socket, or a token: set admin.token_file".to_owned(),
             ));
         };
-        let expected = std::fs::read_to_string(file)
-            .map(Zeroizing::new)
+        let expected = token_in(file)
             .map_err(|_| Refusal::new(StatusCode::FORBIDDEN, "admin.token_file cannot be read".to_owned()))?;
-        if bearer_matches(headers, expected.trim_end_matches(['\r', '\n'])) {
+        if bearer_matches(headers, &expected) {
             return Ok(());
         }
         Err(Refusal::new(StatusCode::FORBIDDEN, "the bearer token of admin.token_file is needed".to_owned()))
@@ -83,12 +83,20 @@ impl Access {
     }
 }
 
+/// The token without the end of its line.
+fn token_in(file: &Path) -> io::Result<Zeroizing<String>> {
+    let mut token = Zeroizing::new(std::fs::read_to_string(file)?);
+    let length = token.trim_end_matches(['\r', '\n']).len();
+    token.truncate(length);
+    Ok(token)
+}
+
 /// What is wrong with `admin.token_file`: it is read at each use, so that a start goes on without it.
 #[must_use]
 pub fn token_file_warning(settings: &Settings) -> Option<String> {
     let file = settings.token_file.as_ref()?;
-    let why = match std::fs::read_to_string(file).map(Zeroizing::new) {
-        Ok(token) if !token.trim_end_matches(['\r', '\n']).is_empty() => return None,
+    let why = match token_in(file) {
+        Ok(token) if !token.is_empty() => return None,
         Ok(_) => "it is empty".to_owned(),
         Err(error) => error.to_string(),
     };

@@ -20,9 +20,10 @@ const SLICE: u64 = 256;
 /// How far an erasure is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Events that wait and were accepted before a sequence, which is that of the first look.
+    /// Nothing was looked at yet.
     #[default]
     Start,
+    /// Events that wait and were accepted before this sequence: before the first look.
     Waiting(u64),
     /// Dead letters: after those that wait, which may die meanwhile.
     Dead,

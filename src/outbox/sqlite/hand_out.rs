@@ -146,19 +146,17 @@ impl Store {
         let (mut bytes, room) = (0, 1 << 18);
         let end = self.durable.next_seq;
         let given_out = self.books.next_seq;
-        let (mut is_end, mut is_astray, mut next) = (false, false, self.queue.cursor);
-        let count = self.sql.events_from(next, SLICE, |row| {
-            is_astray = !(next..given_out).contains(&row.seq);
-            is_end = row.seq >= end;
-            if is_astray || is_end {
+        let (mut is_end, mut is_beyond) = (false, false);
+        let count = self.sql.events_in_order(self.queue.cursor, SLICE, |row| {
+            (is_end, is_beyond) = (row.seq >= end, row.seq >= given_out);
+            if is_end {
                 return false;
             }
-            next = row.seq + 1;
             bytes += row.event.body.len();
             rows.push(row);
             bytes < room
         })?;
-        if is_astray {
+        if is_beyond {
             // What lies behind such a number would never be read.
             return Err(contradiction().into());
         }

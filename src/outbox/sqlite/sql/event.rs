@@ -99,8 +99,26 @@ impl Sql {
         )
     }
 
-    /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop. They come as they lie: whoever goes
-    /// on behind the last one has to see whether the numbers of damaged rows lead astray.
+    /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop.
+    ///
+    /// # Errors
+    /// Also if they do not lie in sequence: whoever goes on behind the last one would pass over others.
+    pub(in super::super) fn events_in_order(
+        &self,
+        seq: u64,
+        limit: u64,
+        mut each: impl FnMut(Row) -> bool,
+    ) -> Result<u64> {
+        let (mut next, mut is_astray) = (seq, false);
+        let count = self.events_from(seq, limit, |row| {
+            is_astray = row.seq < next;
+            next = row.seq + 1;
+            !is_astray && each(row)
+        })?;
+        if is_astray { Err(contradiction()) } else { Ok(count) }
+    }
+
+    /// The same as they lie, in whatever sequence; for what is known to be damaged.
     pub(in super::super) fn events_from(&self, seq: u64, limit: u64, mut each: impl FnMut(Row) -> bool) -> Result<u64> {
         let sql = "SELECT seq, salt, accepted_ms, trigger, again, user, trace, crc, body FROM event \
                    WHERE seq >= ? ORDER BY seq LIMIT ?";

@@ -1,16 +1,22 @@
-//! Files that SQLite finds sound and that say what cannot be: whichever column of whichever table is wrong.
+//! Files that SQLite finds sound and that say what cannot be: whichever column of whichever table is wrong, and the
+//! numbers of rows.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
-use cello_relay::outbox::{Batch, Key, Outbox, Outcome, Route};
+use cello_relay::event::EventId;
+use cello_relay::outbox::{Batch, Key, Ledger, Outbox, Outcome, Route};
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
 
 use crate::outbox_flips::{Sample, Seen, survive};
-use crate::outbox_support::{Fixture, attempt, claim, dead, delivered, event, retry};
+use crate::outbox_support::{
+    Fixture, PATIENCE, append, attempt, claim, dead, deliver_all, deliver_what_is_left, delivered, event, numbered,
+    retry, settle_all, until,
+};
 
 /// An outbox as a crash left it, with rows in every table that this release writes.
 async fn sample_of_all() -> Sample {
@@ -120,4 +126,95 @@ async fn whatever_a_column_says_that_cannot_be_nothing_wrong_is_sent_and_what_is
     }
     println!("{count} cases: {seen:?}");
     assert!(count > 50 && seen.quarantined > 0 && seen.served > 0 && seen.dead_as_corrupt > 0, "{count}: {seen:?}");
+}
+
+#[tokio::test]
+async fn where_a_users_line_is_wrong_the_events_are_sent_by_what_they_say_themselves() {
+    // Event 0 waits for a retry behind its user's gate; the line names another's event, none, or is empty.
+    for wrong in ["UPDATE parked SET seq = seq + 1", "UPDATE parked SET seq = seq + 9", "DELETE FROM parked"] {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let appended = append(&store, &["a", "b"]).await;
+        settle_all(&store, claim(&store, 1).await, &retry(fixture.clock.now(), false)).await;
+        drop(store);
+        assert_eq!(Connection::open(fixture.path("outbox.db")).unwrap().execute(wrong, []).unwrap(), 1);
+        let store = fixture.open();
+        let later = append(&store, &["a"]).await;
+        let sent = deliver_what_is_left(&store).await;
+        let of_a: Vec<_> = sent.iter().filter(|(_, user, _)| user == "a").map(|(id, ..)| *id).collect();
+        assert_eq!((of_a, sent.len()), (vec![appended[0], later[0]], 3), "{wrong}");
+        assert_eq!(store.stats().ledger, Ledger { accepted: 3, delivered: 3, ..Ledger::default() }, "{wrong}");
+        assert_eq!(store.stats().quarantined_files, 1, "the file contradicts itself");
+    }
+}
+
+/// Flips a bit of an event's number in its row, where SQLite does not look for it.
+fn misnumber(path: &Path, id: EventId, bit: u8) {
+    let mut bytes = fs::read(path).unwrap();
+    // A number above 2^14 is three bytes, seven bits in each; behind it come the head's length and the column that is null.
+    let seq = id.seq();
+    let number = [(seq >> 14) as u8 | 0x80, (seq >> 7) as u8 | 0x80, seq as u8 & 0x7f, 0x0a, 0x00];
+    let found: Vec<_> =
+        bytes.windows(5).enumerate().filter(|(_, window)| *window == number).map(|(at, _)| at).collect();
+    assert_eq!(found.len(), 1, "the row of {seq}");
+    bytes[found[0] + 1] ^= bit;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn an_event_whose_number_is_damaged_hides_no_other_however_the_file_is_read() {
+    // Larger, smaller; of the last row of a step of recovery that reads downwards too.
+    for (from_end, bit, is_cut) in [(30, 0x40, false), (30, 0x01, false), (16, 0x40, true), (1, 0x40, false)] {
+        let mut fixture = Fixture::new();
+        fixture.first_seq = 1 << 15 | 1 << 7;
+        let store = fixture.open();
+        let appended = store.append(numbered(4, 100)).await.unwrap().ids;
+        store.close().await;
+        drop(store);
+        let path = fixture.path("outbox.db");
+        misnumber(&path, appended[appended.len() - from_end], bit);
+        let mut gone = 1;
+        if is_cut {
+            let mut bytes = fs::read(&path).unwrap();
+            let at = bytes.windows(7).position(|window| window == b"\"n\":3}}").unwrap() / 4096 * 4096;
+            let page = &mut bytes[at..at + 4096];
+            gone += page.windows(9).filter(|window| window == b"newUserId").count() as u64;
+            page.fill(0xee);
+            fs::write(&path, bytes).unwrap();
+        }
+        let store = fixture.open();
+        let new = append(&store, &["user-0"]).await[0];
+        let sent = tokio::time::timeout(PATIENCE, deliver_what_is_left(&store)).await.expect("all is looked at");
+        let ledger = store.stats().ledger;
+        let case = format!("{from_end} {bit:#x} {ledger:?}");
+        assert!(sent.iter().any(|(id, ..)| *id == new), "{case}");
+        assert_eq!((sent.len() as u64 + ledger.lost + ledger.dead, ledger.undelivered()), (101, 0), "{case}");
+        assert_eq!(ledger.lost + ledger.dead, gone, "all others are there: {case}");
+        let mut last = std::collections::HashMap::new();
+        assert!(
+            sent.iter().all(|(id, user, _)| last.insert(user.clone(), *id).is_none_or(|last| last < *id)),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn events_of_a_file_of_which_nothing_is_known_may_have_higher_numbers_than_the_fresh_one() {
+    let mut fixture = Fixture::new();
+    fixture.first_seq = 1 << 40;
+    let store = fixture.open();
+    let appended = append(&store, &["a", "b", "a"]).await;
+    store.settle(claim(&store, 1).await.remove(0).lease, dead(Reason::Http400)).await.unwrap();
+    drop(store);
+    assert_eq!(Connection::open(fixture.path("outbox.db")).unwrap().execute("DELETE FROM state", []).unwrap(), 1);
+    fixture.first_seq = 1;
+    let store = fixture.open();
+    until(&store, |store| store.stats().ledger.accepted == 3).await;
+    let sent = deliver_what_is_left(&store).await;
+    assert_eq!(sent.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), appended[1..]);
+    let new = append(&store, &["a"]).await[0];
+    assert!(new.seq() > appended[2].seq());
+    assert_eq!(deliver_all(&store).await, [new]);
+    drop(store);
+    assert_eq!(fixture.open().stats().quarantined_files, 1, "and no more");
 }

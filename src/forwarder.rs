@@ -11,6 +11,7 @@
 //! backoff    when a failed event is due again (pure)
 //! pacing     sends per second (pure)
 //! supply     events claimed and not yet sent
+//! flights    events sent and not yet recorded (pure)
 //! delivery   one event's way
 //! handle     pause, drain, stop
 //! snapshot   what operators see of it
@@ -18,6 +19,7 @@
 
 mod backoff;
 mod delivery;
+mod flights;
 mod governor;
 mod handle;
 mod pacing;
@@ -42,7 +44,7 @@ use crate::cello::{Access, Courier, Judgement};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use governor::{Governor, Permit};
+use governor::Permit;
 use shared::Shared;
 use supply::Supply;
 
@@ -158,8 +160,10 @@ fn start(shared: &Arc<Shared>, permit: &Permit, supply: &mut Supply<'_>) {
     while started < permit.send
         && let Some(claimed) = supply.pop()
     {
-        let ticket = shared.govern(Governor::sent);
-        tokio::spawn(delivery::deliver(Arc::clone(shared), claimed, ticket));
+        match shared.take_off(claimed.id, &claimed.event.user) {
+            Some(ticket) => drop(tokio::spawn(delivery::deliver(Arc::clone(shared), claimed, ticket))),
+            None => drop(tokio::spawn(delivery::settle_again(Arc::clone(shared), claimed))),
+        }
         started += 1;
     }
     supply.adjust(permit, started);

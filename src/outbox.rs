@@ -33,8 +33,9 @@
 //!   writes about 4,000 bytes in all under load: itself to the WAL and to the database, its deletion, and its share
 //!   of the pages that each commit touches.
 //! * Dead letters may take half of `max_bytes`; what dies beyond that waits and is tried every 5 minutes.
-//! * A lost lease, a crash between Cello's 2xx and the commit of its settle, or a damaged file can hand
-//!   an event out again: at least once.
+//! * A lost lease, a crash between Cello's 2xx and the commit of its settle, or a damaged file hands an
+//!   event out again: at least once. While the process lives, `forwarder::flights` keeps such an event
+//!   from being sent again if Cello has it, and from being sent beside itself.
 //! * Recovery from a damaged file keeps events and dead letters; failed attempts, remembered deliveries
 //!   and idempotency keys of that file are forgotten.
 //!

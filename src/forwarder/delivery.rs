@@ -1,14 +1,16 @@
-//! One event's way: send, learn what the answer means, settle.
+//! One event's way: send, learn what the answer means, settle; or only settle what was sent before.
 
 use std::sync::{Arc, PoisonError};
 
 use tracing::info;
 
+use super::flights::Delivery;
 use super::governor::{Case, Fate, Ticket, reason_of};
 use super::shared::Shared;
 use super::{Ambiguous, Judgement};
 use crate::cello::Verdict;
-use crate::event::{Event, EventId, Trigger};
+use crate::clock::Timestamp;
+use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, Settled};
 use crate::reason::Reason;
 
@@ -33,7 +35,7 @@ enum Sent {
 /// Delivers one event. The slot is free as soon as the answer is there; the task ends when its
 /// outcome is durable.
 pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticket) {
-    let _unsettled = Unsettled(&shared);
+    let _unsettled = Unsettled { shared: &shared, sender: Some(claimed.event.user.clone()) };
     let slot = Slot { shared: &shared, ticket: Some(ticket) };
     let Claimed { lease, id, event, progress } = claimed;
     let Event { user, trigger, body, trace } = event;
@@ -62,7 +64,21 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
             };
         }
     };
-    settle(&shared, lease, subject, fate, judgement).await;
+    let at = shared.deps.clock.now();
+    settle(&shared, lease, subject, fate, judgement, at).await;
+}
+
+/// Settles an event that was sent before, once nothing of its user is under way. Only a store that was opened anew hands
+/// such events out.
+pub(super) async fn settle_again(shared: Arc<Shared>, claimed: Claimed) {
+    let _unsettled = Unsettled { shared: &shared, sender: None };
+    let Claimed { lease, id, event, progress } = claimed;
+    // A lease that is dropped gives the event back: it is to be sent now.
+    let Some(Delivery { at, judgement }) = shared.landed(id, &event.user).await else { return };
+    let subject = Subject { id, trigger: event.trigger, progress, trace: event.trace };
+    if settle(&shared, lease, subject, Fate::Delivered, judgement, at).await {
+        shared.forget(id);
+    }
 }
 
 async fn send(shared: &Shared, id: EventId, body: bytes::Bytes) -> Sent {
@@ -85,20 +101,34 @@ async fn send(shared: &Shared, id: EventId, body: bytes::Bytes) -> Sent {
     }
 }
 
-async fn settle(shared: &Shared, lease: Lease, subject: Subject, fate: Fate, judgement: Judgement) {
+/// Records what came of an event at `at`. A delivery that cannot be recorded is kept in mind, so that the event is not
+/// sent again.
+async fn settle(
+    shared: &Shared,
+    lease: Lease,
+    subject: Subject,
+    fate: Fate,
+    judgement: Judgement,
+    at: Timestamp,
+) -> bool {
     let metrics = &shared.deps.metrics;
-    let answered_at = shared.deps.clock.now();
     let failure = reason_of(&judgement);
     if judgement.outcome_unknown {
         metrics.delivery_ambiguous.with(failure).inc();
     }
-    let status = judgement.status;
-    let request_id = judgement.request_id.clone().filter(|_| shared.log_deliveries);
+    let (status, request_id) = (judgement.status, judgement.request_id.clone());
     let sent = judgement.verdict != Verdict::NoAccess;
-    let outcome = outcome(shared, &subject.progress, fate, judgement, answered_at);
+    let delivery = (fate == Fate::Delivered).then(|| Delivery { at, judgement: judgement.clone() });
+    let outcome = outcome(shared, &subject.progress, fate, judgement, at);
     let settled = match shared.deps.outbox.settle(lease, outcome).await {
         Ok(settled) => settled,
-        Err(error) => return shared.not_recorded(error),
+        Err(error) => {
+            if let Some(delivery) = delivery {
+                shared.remember(subject.id, delivery);
+            }
+            shared.not_recorded(error);
+            return false;
+        }
     };
     let log = |event, reason: Option<Reason>| {
         if shared.log_deliveries {
@@ -108,9 +138,8 @@ async fn settle(shared: &Shared, lease: Lease, subject: Subject, fate: Fate, jud
     match (fate, settled) {
         (Fate::Delivered, _) => {
             metrics.delivered.with(subject.trigger).inc();
-            let latency = answered_at.since(subject.id.accepted_at());
-            metrics.delivery_latency.observe(latency.as_secs_f64());
-            metrics.delivery_last_success.set(answered_at.as_seconds());
+            metrics.delivery_latency.observe(at.since(subject.id.accepted_at()).as_secs_f64());
+            metrics.delivery_last_success.set(at.as_seconds());
             log("delivered", None);
         }
         (Fate::Dead(reason), Settled::Done) => {
@@ -121,16 +150,11 @@ async fn settle(shared: &Shared, lease: Lease, subject: Subject, fate: Fate, jud
         (Fate::Retry { .. } | Fate::Release, _) if sent => metrics.delivery_retries.with(failure).inc(),
         (Fate::Retry { .. } | Fate::Release, _) => (),
     }
+    true
 }
 
 /// The fate in the outbox's words.
-fn outcome(
-    shared: &Shared,
-    progress: &Progress,
-    fate: Fate,
-    judgement: Judgement,
-    at: crate::clock::Timestamp,
-) -> Outcome {
+fn outcome(shared: &Shared, progress: &Progress, fate: Fate, judgement: Judgement, at: Timestamp) -> Outcome {
     let reason = reason_of(&judgement);
     let Judgement { status, request_id, message, retry_after, outcome_unknown, .. } = judgement;
     match fate {
@@ -200,11 +224,15 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Counts an event as sent and not durably settled until it is dropped.
-struct Unsettled<'a>(&'a Shared);
+/// Counts an event as not durably settled until it is dropped.
+struct Unsettled<'a> {
+    shared: &'a Shared,
+    /// Whose event is being sent.
+    sender: Option<UserId>,
+}
 
 impl Drop for Unsettled<'_> {
     fn drop(&mut self) {
-        self.0.settled();
+        self.shared.settled(self.sender.as_ref());
     }
 }

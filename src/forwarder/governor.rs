@@ -193,6 +193,11 @@ impl Governor {
         Ticket { probe: self.mode != Mode::Closed }
     }
 
+    /// An event that is not sent now waits to be settled or given back.
+    pub(super) fn waits(&mut self) {
+        self.unsettled += 1;
+    }
+
     /// A send ended without an answer: nothing was sent after all, or its task panicked.
     ///
     /// A moment's rest, so that whatever went wrong is not repeated in a tight loop.

@@ -9,10 +9,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::governor::{Governor, Permit, View};
+use super::flights::{Delivery, Flights, Standing};
+use super::governor::{Governor, Permit, Ticket, View};
 use super::snapshot::{Breaker, Look, Pause, Snapshot};
 use super::{Ambiguous, Deps, Settings};
 use crate::clock::Timestamp;
+use crate::event::{EventId, UserId};
 use crate::outbox::{Flow, SettleError};
 
 /// One line for many: a failing disk fails all that is under way at once.
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     changed: Notify,
     /// Wakes those who wait until nothing is under way.
     idle: Notify,
+    /// Wakes those who wait for what is under way of a user.
+    landed: Notify,
     /// Cuts off the sends under way.
     abort: Notify,
     stopped: AtomicBool,
@@ -42,6 +46,7 @@ pub(super) struct Shared {
 
 struct State {
     governor: Governor,
+    flights: Flights,
     shown: View,
     held_since: Option<(Instant, Timestamp)>,
     breaker_since: Timestamp,
@@ -61,6 +66,7 @@ impl Shared {
         let calm = View { circuit_open: false, held: None, paused: false, breaker: Breaker::Closed, limit: 0 };
         let state = State {
             governor,
+            flights: Flights::default(),
             shown: calm,
             held_since: None,
             breaker_since: deps.clock.now(),
@@ -78,6 +84,7 @@ impl Shared {
             open_since: watch::Sender::default(),
             changed: Notify::new(),
             idle: Notify::new(),
+            landed: Notify::new(),
             abort: Notify::new(),
             stopped: AtomicBool::new(false),
             origin,
@@ -145,8 +152,8 @@ impl Shared {
         }
     }
 
-    /// An outcome could not be stored, so the event is handed out again; if it was sent, that may make
-    /// a duplicate. A moment's rest keeps the duplicates few.
+    /// An outcome could not be stored, so the event is handed out again. If nobody knows whether Cello has it, that may
+    /// make a duplicate; a moment's rest keeps these few.
     pub(super) fn not_recorded(&self, error: SettleError) {
         let now = self.deps.clock.instant();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,7 +165,7 @@ impl Shared {
         state.warned = Some(now);
         let suppressed = std::mem::take(&mut state.suppressed);
         drop(state);
-        warn!(event = "settle_failed", %error, suppressed, "an outcome was not stored: the event is handed out again");
+        warn!(event = "settle_failed", %error, suppressed, "an outcome was not stored: the event is handed out again, and settled only if Cello has it");
     }
 
     /// Pauses delivery until the order says; one that is over ends a pause.
@@ -207,13 +214,52 @@ impl Shared {
         self.open_since.subscribe()
     }
 
-    /// What was sent is settled, or never will be by this process.
-    pub(super) fn settled(&self) {
-        let (was_full, is_idle) = self.govern(|governor| {
-            let was_full = governor.is_full();
-            governor.settled();
-            (was_full, governor.unsettled() == 0)
+    /// A claimed event starts: with a ticket if it is to be sent now, with none if Cello has it or may have it soon.
+    pub(super) fn take_off(&self, id: EventId, user: &UserId) -> Option<Ticket> {
+        self.change(|state| {
+            if state.flights.standing(id, user) == Standing::Free {
+                state.flights.begin(user);
+                return Some(state.governor.sent());
+            }
+            state.governor.waits();
+            None
+        })
+    }
+
+    /// What is known of an event's delivery, as soon as nothing of its user is under way.
+    pub(super) async fn landed(&self, id: EventId, user: &UserId) -> Option<Delivery> {
+        loop {
+            let mut notified = std::pin::pin!(self.landed.notified());
+            notified.as_mut().enable();
+            match self.change(|state| state.flights.standing(id, user)) {
+                Standing::UnderWay => notified.await,
+                Standing::Delivered(delivery) => return Some(delivery),
+                Standing::Free => return None,
+            }
+        }
+    }
+
+    /// Keeps in mind that Cello has an event, as the outbox could not.
+    pub(super) fn remember(&self, id: EventId, delivery: Delivery) {
+        self.change(|state| state.flights.remember(id, delivery));
+    }
+
+    /// The outbox knows it now.
+    pub(super) fn forget(&self, id: EventId) {
+        self.change(|state| state.flights.forget(id));
+    }
+
+    /// An event is settled, or given back; `sender` is whose it is, if it was sent for that.
+    pub(super) fn settled(&self, sender: Option<&UserId>) {
+        let (was_full, is_idle) = self.change(|state| {
+            if let Some(user) = sender {
+                state.flights.end(user);
+            }
+            let was_full = state.governor.is_full();
+            state.governor.settled();
+            (was_full, state.governor.unsettled() == 0)
         });
+        self.landed.notify_waiters();
         if is_idle {
             self.idle.notify_waiters();
         }

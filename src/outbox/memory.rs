@@ -55,10 +55,25 @@ impl Memory {
         Self { clock, limits, changed, returns, inner }
     }
 
+    /// What a store does that failed and is opened anew: leases are lost, and their events handed out again.
+    pub fn reopen(&self) {
+        let mut inner = self.inner();
+        inner.epoch += 1;
+        for (seq, intended) in std::mem::take(&mut inner.flying) {
+            if intended {
+                inner.die(seq, Reason::Ambiguous);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
     /// The state, after dropped leases gave their events back.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        for (seq, _) in self.returns.take() {
+        for (seq, epoch) in self.returns.take() {
+            if epoch != inner.epoch {
+                continue;
+            }
             if inner.flying.get(&seq) == Some(&true) {
                 inner.die(seq, Reason::Ambiguous);
             } else {
@@ -82,7 +97,7 @@ impl Memory {
             let entry = &inner.waiting[&seq];
             let overtaken = entry.progress.attempts > 0 && inner.ledger.delivered > entry.delivered_mark;
             Claimed {
-                lease: Lease::new(seq, 0, Arc::clone(&self.returns)),
+                lease: Lease::new(seq, inner.epoch, Arc::clone(&self.returns)),
                 id: entry.id,
                 event: entry.event.clone(),
                 progress: Progress { overtaken, ..entry.progress },
@@ -119,8 +134,9 @@ impl Outbox for Memory {
     }
 
     fn intend<'a>(&'a self, lease: &'a Lease) -> Wait<'a, Result<(), SettleError>> {
-        let seq = lease.seq();
+        let (seq, epoch) = (lease.seq(), lease.epoch());
         self.change(move |inner, _| {
+            inner.knows(epoch)?;
             let flight = inner.flying.get_mut(&seq).ok_or(SettleError::LeaseLost)?;
             *flight = true;
             Ok(())
@@ -128,8 +144,11 @@ impl Outbox for Memory {
     }
 
     fn settle(&self, lease: Lease, outcome: Outcome) -> Wait<'_, Result<Settled, SettleError>> {
-        let ((seq, _), limits) = (lease.end(), self.limits);
-        self.change(move |inner, now| inner.settle(seq, outcome, now, limits))
+        let ((seq, epoch), limits) = (lease.end(), self.limits);
+        self.change(move |inner, now| {
+            inner.knows(epoch)?;
+            inner.settle(seq, outcome, now, limits)
+        })
     }
 
     fn lookup(&self, id: EventId) -> Wait<'_, Result<Option<Report>, ReadError>> {

@@ -64,7 +64,7 @@ impl Bench {
             self.shared.permit(now);
             let ticket = self.shared.govern(Governor::sent);
             self.shared.govern(|governor| governor.answered(&ticket, &case, now));
-            self.shared.settled();
+            self.shared.settled(None);
         }
     }
 

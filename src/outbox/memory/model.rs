@@ -34,6 +34,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Inner {
     pub(super) next_seq: u64,
+    /// How often it was opened anew.
+    pub(super) epoch: u64,
     pub(super) ledger: Ledger,
     pub(super) waiting: BTreeMap<u64, Entry>,
     pub(super) dead: BTreeMap<u64, Entry>,
@@ -80,6 +82,11 @@ impl Inner {
             self.keys.insert((key.route, key.key.clone()), (key, ids.clone()));
         }
         Ok(Receipt { ids, replayed: None })
+    }
+
+    /// Leases of an earlier opening are lost.
+    pub(super) fn knows(&self, epoch: u64) -> Result<(), SettleError> {
+        if epoch == self.epoch { Ok(()) } else { Err(SettleError::LeaseLost) }
     }
 
     /// The first waiting event of each user that has nothing in flight and is due.

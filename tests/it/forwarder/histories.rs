@@ -34,6 +34,8 @@ enum Action {
     },
     Discard(usize),
     Erase(u8),
+    /// The store fails and is opened anew.
+    Reopen,
     /// Stops as on SIGTERM; the next life begins.
     Restart,
     /// Everything under way is cut off; the next life begins.
@@ -60,6 +62,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => (prop::option::of(any::<usize>()), any::<bool>()).prop_map(|(which, may_duplicate)| Action::Replay { which, may_duplicate }),
         1 => any::<usize>().prop_map(Action::Discard),
         1 => (0..12_u8).prop_map(Action::Erase),
+        2 => Just(Action::Reopen),
         1 => Just(Action::Restart),
         2 => Just(Action::Crash),
     ];
@@ -166,6 +169,7 @@ impl Relay {
                 // It waits for what is in flight, at most as long as an operator would.
                 drop(tokio::time::timeout(MINUTE, erase).await);
             }
+            Action::Reopen => self.truth.reopen(),
             Action::Restart | Action::Crash => unreachable!("they end a life"),
         }
     }

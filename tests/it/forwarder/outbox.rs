@@ -78,6 +78,11 @@ impl WatchedOutbox {
         self.failing.store(count, Ordering::SeqCst);
     }
 
+    /// It failed and was opened anew: leases are lost, and their events handed out again.
+    pub(crate) fn reopen(&self) {
+        self.inner.reopen();
+    }
+
     pub(crate) fn delivered(&self) -> Vec<EventId> {
         self.seen().delivered.clone()
     }
@@ -154,8 +159,11 @@ impl Outbox for WatchedOutbox {
             if self.failing.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(SettleError::Unavailable);
             }
-            self.seen().note(lease.seq(), &outcome);
-            let settled = self.inner.settle(lease, outcome).await;
+            let seq = lease.seq();
+            let settled = self.inner.settle(lease, outcome.clone()).await;
+            if settled.is_ok() {
+                self.seen().note(seq, &outcome);
+            }
             self.settles.send_modify(|settles| *settles += 1);
             settled
         })

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use cello_relay::cello::{Judgement, Verdict};
-use cello_relay::event::EventId;
+use cello_relay::event::{EventId, Trigger};
 use cello_relay::forwarder::{Ambiguous, Settings};
+use cello_relay::outbox::Outbox;
 use cello_relay::reason::Reason;
 use proptest::prelude::*;
 
@@ -91,14 +92,64 @@ async fn a_bug_in_a_send_frees_its_slot_and_gives_the_event_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outcome_that_could_not_be_stored_is_sent_again_without_haste() {
-    let world = World::start(|_| status(200));
+async fn an_event_whose_failure_could_not_be_stored_is_sent_again_without_haste() {
+    let world = World::start(|call| status(if call.number < 5 { 503 } else { 200 }));
     world.outbox.fail_settles(5);
     world.post_users(0, 1);
     world.delivered(1).await;
     let calls = world.cello.calls();
     assert_eq!(calls.len(), 6);
     assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_could_not_be_stored_is_settled_later_and_not_sent_again() {
+    let world = World::start(|_| Judgement { request_id: Some("the first".into()), ..status(200) });
+    world.outbox.fail_settles(5);
+    let first = world.outbox.post("a");
+    let second = world.outbox.post("a");
+    world.delivered(2).await;
+    let sent: Vec<EventId> = world.cello.calls().iter().map(|call| call.id).collect();
+    assert_eq!(sent, [first, second]);
+    let report = world.outbox.lookup(first).await.unwrap().unwrap();
+    assert_eq!(report.request_id.as_deref(), Some("the first"));
+    assert_eq!(world.metrics.delivered.with(Trigger::None).get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_being_sent_is_not_sent_beside_itself_after_the_store_was_opened_anew() {
+    for answer in [200, 503] {
+        let world = World::start(move |call| status(if call.number == 0 { answer } else { 200 }));
+        world.cello.set_latency(5 * SECOND);
+        let first = world.outbox.post("a");
+        let second = world.outbox.post("a");
+        world.pass(SECOND).await;
+        for _ in 0..3 {
+            world.outbox.reopen();
+            world.pass(SECOND / 10).await;
+        }
+        world.delivered(2).await;
+        let calls = world.cello.calls();
+        let sent: Vec<EventId> = calls.iter().map(|call| call.id).collect();
+        let expected: &[EventId] = if answer == 200 { &[first, second] } else { &[first, first, second] };
+        assert_eq!(sent, expected, "answered {answer}");
+        assert!(calls.iter().all(|call| call.under_way == 1), "answered {answer}");
+        assert_eq!(world.outbox.delivered(), [first, second]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_for_what_an_earlier_opening_of_the_store_handed_out() {
+    let world = World::start(|_| status(200));
+    world.cello.set_latency(5 * SECOND);
+    let event = world.outbox.post("a");
+    world.pass(SECOND).await;
+    world.outbox.reopen();
+    world.pass(SECOND).await;
+    world.handle.stop();
+    world.handle.idle().await;
+    assert_eq!((world.outbox.delivered(), world.cello.calls().len()), (vec![event], 1));
+    world.running.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

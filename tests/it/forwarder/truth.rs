@@ -80,6 +80,8 @@ pub(crate) struct Facts {
     life: u32,
     handle: Option<Handle>,
     replayed: HashSet<EventId>,
+    /// In flight when the store was opened anew: one that was at hand may still be sent, once.
+    lost: HashSet<EventId>,
     /// In which life Cello took it last.
     taken: HashMap<EventId, u32>,
     /// The latest event of a user that was taken and never replayed.
@@ -109,6 +111,7 @@ impl Truth {
             life: 0,
             handle: None,
             replayed: HashSet::new(),
+            lost: HashSet::new(),
             taken: HashMap::new(),
             latest: HashMap::new(),
             delivered: HashSet::new(),
@@ -139,6 +142,7 @@ impl Truth {
         let mut facts = self.facts();
         facts.handle = None;
         facts.under_way.clear();
+        facts.lost.clear();
         facts.probes.clear();
     }
 
@@ -147,6 +151,14 @@ impl Truth {
         let dead = Filter { state: Some(State::Dead), ..Filter::default() };
         let dead = ready(self.outbox.list(dead, None, usize::MAX)).unwrap();
         self.facts().replayed.extend(dead.iter().map(|line| line.id));
+    }
+
+    /// The store fails and is opened anew: what is in flight may be sent without a lease that holds.
+    pub(crate) fn reopen(&self) {
+        let flying = Filter { state: Some(State::InFlight), ..Filter::default() };
+        let flying = ready(self.outbox.list(flying, None, usize::MAX)).unwrap();
+        self.facts().lost.extend(flying.iter().map(|line| line.id));
+        self.outbox.reopen();
     }
 
     /// How many of the accepted events are delivered, and how many are gone by an operator's word.
@@ -196,7 +208,7 @@ impl Truth {
             }
         };
         must(facts.under_way.insert(user.to_owned()), "two events of one user are under way");
-        must(state == Some(State::InFlight), "sent without being in flight");
+        must(facts.lost.remove(&id) || state == Some(State::InFlight), "sent without being in flight");
         let older = of_user.iter().filter(|line| line.id.seq() < id.seq() && line.report.state != State::Dead);
         must(older.filter(|line| !facts.replayed.contains(&line.id)).count() == 0, "an older one still waits");
         must(facts.paused_until.is_none_or(|until| now >= until), "sent in a pause");

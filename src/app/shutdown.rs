@@ -154,7 +154,8 @@ impl Ending<'_> {
         // The listener itself bounds how long that takes.
         while ingest.join_next().await.is_some() {}
         self.forwarder.drain();
-        let _emptied = timeout(self.budget(), self.emptied()).await;
+        let budget = self.budget();
+        let _emptied = timeout(budget, self.emptied(self.clock.instant() + budget)).await;
         self.forwarder.stop();
         if timeout(self.settings.grace, self.forwarder.idle()).await.is_err() {
             self.forwarder.abort();
@@ -169,10 +170,16 @@ impl Ending<'_> {
         left.map_or(self.settings.deadline, |left| left.min(self.settings.deadline))
     }
 
-    async fn emptied(&self) {
-        while self.undelivered() > 0 {
+    /// Resolves when nothing waits, or when nothing can go before `end`, as a pause lasts longer.
+    async fn emptied(&self, end: Instant) {
+        while self.undelivered() > 0 && !self.is_paused_until(end) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn is_paused_until(&self, end: Instant) -> bool {
+        let paused = self.forwarder.snapshot().paused.and_then(|pause| pause.left(self.clock.now()));
+        paused.is_some_and(|left| left.is_none_or(|left| self.clock.instant() + left >= end))
     }
 
     fn undelivered(&self) -> u64 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::load::event;
-use crate::relay::{Relay, Setup, sum};
+use crate::relay::{PATIENCE, Relay, Setup, sum};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 #[test]
@@ -41,6 +41,25 @@ fn what_cannot_be_delivered_in_time_waits_for_the_next_start() {
     assert!(log.contains("\"undelivered\":1"), "{log}");
     let relay = setup.start();
     assert_eq!(relay.metric("cello_relay_outbox_recovered_events", ""), 1.0);
+}
+
+#[test]
+fn a_relay_that_is_paused_for_longer_ends_without_waiting_and_one_whose_pause_ends_in_time_delivers_first() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("SHUTDOWN__DEADLINE", "10m");
+    for (pause, left) in [(vec!["pause"], 1), (vec!["pause", "--for", "1h"], 1), (vec!["pause", "--for", "2s"], 0)] {
+        let relay = setup.start();
+        assert_eq!(setup.call(&pause).0, 0);
+        assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+        let (code, log) = relay.terminate();
+        let summary = log.lines().find(|line| line.contains("shutdown_summary")).unwrap_or_default();
+        assert_eq!((code, summary.contains(&format!("\"undelivered\":{left}"))), (Some(0), true), "{pause:?}: {log}");
+        let relay = setup.start();
+        assert_eq!(setup.call(&["resume"]).0, 0);
+        relay.wait_until_empty(PATIENCE);
+        relay.terminate();
+    }
 }
 
 #[test]

@@ -256,9 +256,10 @@ fn write_holder(mut file: &File) -> io::Result<()> {
     unless_full(file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())))
 }
 
-/// Best effort on a full disk: the lock holds whether or not its holder could be written down.
+/// Best effort on a full disk or over a quota: the lock holds whether or not its holder could be written down.
 fn unless_full(written: io::Result<()>) -> io::Result<()> {
-    written.or_else(|error| if error.kind() == io::ErrorKind::StorageFull { Ok(()) } else { Err(error) })
+    let full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    written.or_else(|error| if full(&error) { Ok(()) } else { Err(error) })
 }
 
 /// The name of a network file system, by the magic number of `statfs(2)`.

@@ -92,9 +92,10 @@ fn a_second_lock_names_the_holder() {
 }
 
 #[test]
-fn only_a_full_disk_may_keep_the_holder_from_being_written_down() {
-    let full = || Err(io::ErrorKind::StorageFull.into());
-    assert!(unless_full(full()).is_ok());
+fn only_a_full_disk_or_quota_may_keep_the_holder_from_being_written_down() {
+    for full in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        assert!(unless_full(Err(full.into())).is_ok());
+    }
     let (dir, home) = home();
     home.lock().unwrap();
     let unwritable = File::open(dir.path().join("lock")).unwrap();

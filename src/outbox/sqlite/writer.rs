@@ -91,8 +91,8 @@ pub(super) struct Writer {
     is_stirred: bool,
     /// `stats.oldest` is as of the last commit.
     is_oldest_known: bool,
-    /// Bytes that the WAL has gained, about, since it was last looked at.
-    wal_growth: u64,
+    /// Bytes that may still be written, about, before the WAL is looked at.
+    wal_room: u64,
     /// Keeps other processes out until the thread ends.
     lock: Lock,
 }
@@ -150,7 +150,7 @@ impl Writer {
             is_busy: true,
             is_stirred: true,
             is_oldest_known: false,
-            wal_growth: u64::MAX,
+            wal_room: 0,
             lock,
         };
         writer.publish();

@@ -12,7 +12,7 @@ use crate::outbox::sqlite::sql::{FRAME_BYTES, Syncs};
 const WAL_MAX_BYTES: u64 = 4 << 20;
 /// The WAL is moved into the database when it is this large.
 const CHECKPOINT_BYTES: u64 = 3 << 20;
-/// The WAL is looked at when it may have grown by this much.
+/// Between two looks at the WAL so much may be written, however large it is.
 const LOOK_BYTES: u64 = 256 << 10;
 /// A batch with more has the file to itself, after a checkpoint if need be.
 pub(super) const LARGE_BATCH_BYTES: u64 = CHECKPOINT_BYTES / 8;
@@ -37,8 +37,10 @@ impl Writer {
 
     fn checkpoint(&mut self, above_bytes: u64) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
-        self.wal_growth = 0;
-        if store.sql.wal_frames()? * FRAME_BYTES <= above_bytes {
+        let size = store.sql.wal_frames()? * FRAME_BYTES;
+        // What is reckoned is more than what is written: the look takes long enough to be worth avoiding.
+        self.wal_room = CHECKPOINT_BYTES.saturating_sub(size).max(LOOK_BYTES);
+        if size <= above_bytes {
             return Ok(());
         }
         // A WAL that is used again needs no new blocks, which makes its syncs cheaper; one that grew
@@ -50,6 +52,7 @@ impl Writer {
         let Some(store) = &self.store else { return Ok(()) };
         let is_done = if is_large { store.sql.checkpoint_and_truncate()? } else { store.sql.checkpoint()? };
         if is_done {
+            self.wal_room = CHECKPOINT_BYTES;
             self.stats.checkpointed_at = Some(self.env.clock.now());
         }
         Ok(())
@@ -58,7 +61,7 @@ impl Writer {
     /// Checkpoints; from time to time also forgets what was remembered long enough, gives space back
     /// and makes the reserve again.
     pub(super) fn keep_house(&mut self) -> Result<(), Fault> {
-        if self.wal_growth > LOOK_BYTES {
+        if self.wal_room == 0 {
             self.checkpoint(CHECKPOINT_BYTES)?;
         }
         let now = self.env.clock.instant();
@@ -89,7 +92,7 @@ impl Writer {
         store.sql.sync(Syncs::Itself)?;
         store.sql.vacuum(pages)?;
         // Each page that is given back is written, or one that takes its place.
-        self.wal_growth = self.wal_growth.saturating_add(2 * pages * FRAME_BYTES);
+        self.wal_room = self.wal_room.saturating_sub(2 * pages * FRAME_BYTES);
         store.measure()
     }
 

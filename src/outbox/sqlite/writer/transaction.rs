@@ -95,7 +95,7 @@ impl Writer {
         }
         (self.is_busy, self.is_stirred) = (true, true);
         self.is_oldest_known &= self.stats.oldest.is_some() && open.only_appends();
-        self.wal_growth = self.wal_growth.saturating_add(open.wal_bytes());
+        self.wal_room = self.wal_room.saturating_sub(open.wal_bytes());
         let (landing, answers) = open.divide(store, started);
         self.landing = Some(landing);
         Ok(answers)
@@ -210,7 +210,7 @@ impl Writer {
             }
         };
         // It may have copied or deleted much more than its commands say.
-        self.wal_growth = u64::MAX;
+        self.wal_room = 0;
         let Some(store) = &mut self.store else { return Ok(None) };
         if store.recovery.is_none() {
             self.env.orphans.clear();

@@ -30,22 +30,38 @@ async fn a_wal_is_used_again_from_3_mib_on_and_keeps_its_blocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wal_is_looked_at_after_256_kib_and_before_a_large_batch() {
+async fn the_wal_is_looked_at_when_what_was_written_may_have_filled_it_and_before_a_large_batch() {
     let mut rig = Rig::new(Bench::with(&[], 0));
     rig.turn([]);
-    // Of what it has gained nothing is left to know once it was looked at.
-    for (growth, is_looked_at) in [(256 << 10, false), ((256 << 10) + 1, true)] {
-        rig.writer.wal_growth = growth;
+    let size = rig.store().sql.wal_frames().unwrap() * FRAME_BYTES;
+    for (room, is_looked_at) in [(1, false), (0, true)] {
+        rig.writer.wal_room = room;
         rig.turn([]);
-        assert_eq!(rig.writer.wal_growth == 0, is_looked_at, "{growth}");
+        assert_eq!(rig.writer.wal_room == CHECKPOINT_BYTES - size, is_looked_at, "{room}");
     }
     for (bytes, is_looked_at) in [(384 * KIB, false), (384 * KIB + 1, true)] {
         // With what an event takes beside its body.
         let (append, _answer) = rig.append(&["a"], bytes - 64 - "a".len());
-        rig.writer.wal_growth = 1;
+        rig.writer.wal_room = 1;
         rig.writer.make_room_in_wal(&[append]).unwrap();
-        assert_eq!(rig.writer.wal_growth == 0, is_looked_at, "{bytes}");
+        assert_eq!(rig.writer.wal_room > 1, is_looked_at, "{bytes}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_is_looked_at_seldom_while_it_is_small_and_each_256_kib_at_least_when_it_is_nearly_full() {
+    let mut rig = Rig::new(Bench::with(&[], 0));
+    let mut looks = Vec::new();
+    for _ in 0..50 {
+        let room = rig.writer.wal_room;
+        let size = append(&mut rig, 60 * KIB);
+        if rig.writer.wal_room > room {
+            looks.push((size >> 10, rig.writer.wal_room >> 10));
+        }
+    }
+    assert!(looks.iter().all(|(_, room)| (256..=3 << 10).contains(room)), "{looks:?}");
+    let early = looks.iter().filter(|(size, _)| *size < 2 << 10).count();
+    assert!(early <= 4 && looks.len() > early, "{looks:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,8 +145,8 @@ fn giving_back_pages_is_reckoned_to_add_no_less_to_the_wal_than_it_does() {
     bench.store.sql.delete_event(1).unwrap();
     let mut rig = Rig::new(bench);
     rig.store().sql.checkpoint_and_truncate().unwrap();
-    rig.writer.wal_growth = 0;
+    rig.writer.wal_room = MIB;
     rig.writer.give_back(VACUUM_PAGES).unwrap();
-    let added = rig.store().sql.wal_frames().unwrap() * FRAME_BYTES;
-    assert!((added..2 * added).contains(&rig.writer.wal_growth), "{} for {added}", rig.writer.wal_growth);
+    let (added, reckoned) = (rig.store().sql.wal_frames().unwrap() * FRAME_BYTES, MIB - rig.writer.wal_room);
+    assert!((added..2 * added).contains(&reckoned), "{reckoned} for {added}");
 }

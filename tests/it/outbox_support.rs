@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use tokio::time::Instant;
 
 /// For what is at hand, though the writer may still be copying.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Room for everything, nothing forgotten.
 pub(crate) fn settings(dir: &Path) -> Settings {

@@ -245,8 +245,7 @@ impl App {
         let end = relay.ending().run(stop_ingest, ingest).await;
         stop_rest.send_replace(true);
         rest.shutdown().await;
-        // It may be gone already; the next start replaces it in any case.
-        drop(std::fs::remove_file(&relay.settings.admin.socket));
+        relay.bound.socket_file.remove();
         end
     }
 }

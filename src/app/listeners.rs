@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -24,6 +24,7 @@ pub struct Bound {
     ops: Vec<Listener>,
     admin: Vec<Listener>,
     socket: Vec<Listener>,
+    pub(super) socket_file: SocketFile,
     /// Where apps post.
     pub ingest_at: Vec<SocketAddr>,
     /// Where probes and metrics are.
@@ -62,7 +63,8 @@ pub fn bind(settings: &Settings) -> Result<Bound, StartError> {
         let text = format!("cannot listen on {}: {error}", settings.admin.socket.display());
         StartError::Bind { listener: "admin.socket", source: io::Error::new(error.kind(), text) }
     })?;
-    Ok(Bound { ingest, ops, admin, socket: vec![Listener::Unix(socket)], ingest_at, ops_at, admin_at })
+    let socket_file = SocketFile::of(&settings.admin.socket);
+    Ok(Bound { ingest, ops, admin, socket: vec![Listener::Unix(socket)], socket_file, ingest_at, ops_at, admin_at })
 }
 
 fn tcp(listener: &'static str, addresses: &[SocketAddr]) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
@@ -72,13 +74,46 @@ fn tcp(listener: &'static str, addresses: &[SocketAddr]) -> Result<(Vec<Listener
     Ok((bound.into_iter().map(Listener::Tcp).collect(), at))
 }
 
-/// A socket that a killed relay left behind is replaced: the outbox lock says that its owner is gone.
+/// A socket that a killed relay left behind is replaced. Two relays may name the same one, so a socket that somebody
+/// answers on is in use; and what is no socket is not ours to remove.
 fn unix(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
+        }
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another relay answers on it")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// The socket file of a listener, so that no other one is removed at the end.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    pub(super) fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), inode: inode(path) }
+    }
+
+    /// It may be gone already; the next start replaces it in any case.
+    pub(super) fn remove(&self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }

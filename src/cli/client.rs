@@ -196,8 +196,8 @@ async fn connect(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, CallEr
         Endpoint::Socket(path) => handshake(UnixStream::connect(path).await.map_err(CallError::NoRelay)?).await,
         Endpoint::Tcp(addresses) => {
             let mut failed = io::Error::new(io::ErrorKind::NotFound, "no address is configured");
-            for address in addresses {
-                match TcpStream::connect(reachable(*address)).await {
+            for address in addresses.iter().flat_map(|address| reachable(*address)) {
+                match TcpStream::connect(address).await {
                     Ok(stream) => {
                         // A matter of latency; without it everything works all the same.
                         stream.set_nodelay(true).ok();
@@ -211,14 +211,14 @@ async fn connect(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, CallEr
     }
 }
 
-/// A listener on every address is reached by loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+/// A listener on every address is reached by loopback: where IPv6 is switched off, by that of IPv4 alone.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
     match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![(v4, address.port()).into()],
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![(v6, address.port()).into(), (v4, address.port()).into()],
+        _ => vec![address],
     }
-    address
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, CallError>
@@ -262,10 +262,9 @@ mod tests {
 
     #[test]
     fn a_listener_on_every_address_is_reached_by_loopback() {
-        let reach = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(
-            [reach("0.0.0.0:1"), reach("[::]:1"), reach("10.0.0.1:1")],
-            ["127.0.0.1:1", "[::1]:1", "10.0.0.1:1"]
-        );
+        let reach = |text: &str| reachable(text.parse().unwrap()).iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(reach("0.0.0.0:1"), ["127.0.0.1:1"]);
+        assert_eq!(reach("[::]:1"), ["[::1]:1", "127.0.0.1:1"], "the second where there is no IPv6");
+        assert_eq!(reach("10.0.0.1:1"), ["10.0.0.1:1"]);
     }
 }

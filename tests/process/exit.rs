@@ -193,6 +193,26 @@ fn a_port_in_use_exits_75_and_names_it() {
 }
 
 #[test]
+fn a_control_socket_of_another_relay_or_a_file_in_its_place_is_left_alone() {
+    let setup = Setup::new(UNREACHABLE);
+    let first = setup.start();
+    let mut other = Setup::new(UNREACHABLE);
+    other.set("ADMIN__SOCKET", setup.socket().to_str().expect("a plain path"));
+    let (code, _, stderr) = other.call(&["run"]);
+    assert!(code == 75 && stderr.contains("another relay answers on it"), "{code}: {stderr}");
+    assert_eq!(setup.call(&["pause"]).0, 0, "the first one still has it");
+    // One that a killed relay left behind is no hindrance, and an end removes only what is its own.
+    first.kill();
+    let second = other.start();
+    std::fs::rename(setup.socket(), setup.dir().join("elsewhere")).expect("a socket");
+    std::fs::write(setup.socket(), "precious").expect("a file");
+    second.terminate();
+    let (code, _, stderr) = other.call(&["run"]);
+    assert!(code == 74 && stderr.contains("no socket"), "{code}: {stderr}");
+    assert_eq!(std::fs::read_to_string(setup.socket()).expect("it is there"), "precious");
+}
+
+#[test]
 fn wrong_configuration_exits_78_with_every_fault() {
     let mut setup = Setup::new("ftp://nowhere");
     setup.set("FORWARD__CONCURENCY", "8").set("INGEST__IDLE_TIMEOUT", "120").set("OUTBOX__MAX_BYTES", "much");

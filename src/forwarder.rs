@@ -130,8 +130,11 @@ impl Forwarder {
         shared.govern(|governor| governor.set_access(*self.access.borrow_and_update()));
         loop {
             shared.beat(now);
-            let permit = shared.permit(now);
-            start(shared, &permit, &mut supply);
+            let mut permit = shared.permit(now);
+            if start(shared, &permit, &mut supply) {
+                // What has started used up its share of the rate: when the next may start is known only now.
+                permit.ask_at = shared.permit(now).ask_at;
+            }
             shared.tell_flow();
             if shared.has_ended() {
                 return;
@@ -154,8 +157,8 @@ impl Forwarder {
     }
 }
 
-/// Starts as many sends as are permitted and at hand, then lets the supply follow the permit.
-fn start(shared: &Arc<Shared>, permit: &Permit, supply: &mut Supply<'_>) {
+/// Starts as many sends as are permitted and at hand, then lets the supply follow the permit; says whether any started.
+fn start(shared: &Arc<Shared>, permit: &Permit, supply: &mut Supply<'_>) -> bool {
     let mut started = 0;
     while started < permit.send
         && let Some(claimed) = supply.pop()
@@ -167,6 +170,7 @@ fn start(shared: &Arc<Shared>, permit: &Permit, supply: &mut Supply<'_>) {
         started += 1;
     }
     supply.adjust(permit, started);
+    started > 0
 }
 
 /// The next change of access; never resolves once there can be none.

@@ -22,8 +22,8 @@ use crate::outbox::Outbox;
 
 /// How often the drain looks whether the outbox is empty; it is told in a snapshot, not by an event.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Kept of the pod's grace period for closing the outbox.
-const CLOSING: Duration = Duration::from_secs(3);
+/// Kept of the pod's grace period for closing the outbox, beside what sends under way may still take.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// `shutdown.*`
 #[derive(Clone, Debug)]
@@ -107,10 +107,10 @@ impl DrainBegan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
     }
 
-    /// What is left of `grace`, less what closing takes.
-    fn left_of(&self, grace: Duration, now: Instant) -> Option<Duration> {
+    /// What is left of `grace`, less what the end takes after the drain.
+    fn left_of(&self, grace: Duration, end: Duration, now: Instant) -> Option<Duration> {
         let began = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        began.map(|began| grace.saturating_sub(now - began).saturating_sub(CLOSING))
+        began.map(|began| grace.saturating_sub(now - began).saturating_sub(end))
     }
 }
 
@@ -166,7 +166,8 @@ impl Ending<'_> {
     }
 
     fn budget(&self) -> Duration {
-        let left = self.settings.pod_grace.and_then(|grace| self.drain_began.left_of(grace, self.clock.instant()));
+        let (now, end) = (self.clock.instant(), self.settings.grace + CLOSING);
+        let left = self.settings.pod_grace.and_then(|grace| self.drain_began.left_of(grace, end, now));
         left.map_or(self.settings.deadline, |left| left.min(self.settings.deadline))
     }
 
@@ -222,12 +223,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_drain_only_what_is_left_of_the_pods_grace_is_spent() {
         let began = DrainBegan::default();
-        assert_eq!(began.left_of(Duration::from_secs(60), Instant::now()), None);
+        let left = |grace| began.left_of(Duration::from_secs(grace), Duration::from_secs(3), Instant::now());
+        assert_eq!(left(60), None);
         began.note(Instant::now());
         tokio::time::advance(Duration::from_secs(40)).await;
         began.note(Instant::now());
-        assert_eq!(began.left_of(Duration::from_secs(60), Instant::now()), Some(Duration::from_secs(17)));
+        assert_eq!(left(60), Some(Duration::from_secs(17)));
         tokio::time::advance(Duration::from_secs(40)).await;
-        assert_eq!(began.left_of(Duration::from_secs(60), Instant::now()), Some(Duration::ZERO));
+        assert_eq!(left(60), Some(Duration::ZERO));
     }
 }

@@ -4,12 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::info;
 
-use super::flights::Delivery;
+use super::flights::Answer;
 use super::governor::{Case, Fate, Ticket, reason_of};
 use super::shared::Shared;
 use super::{Ambiguous, Judgement};
 use crate::cello::Verdict;
-use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, Settled};
 use crate::reason::Reason;
@@ -64,19 +63,24 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
             };
         }
     };
-    let at = shared.deps.clock.now();
-    settle(&shared, lease, subject, fate, judgement, at).await;
+    let answer = Answer { fate, judgement, at: shared.deps.clock.now() };
+    if answer.judgement.outcome_unknown {
+        shared.deps.metrics.delivery_ambiguous.with(reason_of(&answer.judgement)).inc();
+    }
+    if !settle(&shared, lease, &subject, &answer).await {
+        shared.remember(id, answer);
+    }
 }
 
-/// Settles an event that was sent before, once nothing of its user is under way. Only a store that was opened anew hands
-/// such events out.
+/// Waits until nothing of the event's user is under way, then records what came of it before, or gives it back to be
+/// sent. Only a store that was opened anew hands such events out.
 pub(super) async fn settle_again(shared: Arc<Shared>, claimed: Claimed) {
     let _unsettled = Unsettled { shared: &shared, sender: None };
     let Claimed { lease, id, event, progress } = claimed;
-    // A lease that is dropped gives the event back: it is to be sent now.
-    let Some(Delivery { at, judgement }) = shared.landed(id, &event.user).await else { return };
+    // A lease that is dropped gives the event back.
+    let Some(answer) = shared.landed(id, &event.user).await else { return };
     let subject = Subject { id, trigger: event.trigger, progress, trace: event.trace };
-    if settle(&shared, lease, subject, Fate::Delivered, judgement, at).await {
+    if settle(&shared, lease, &subject, &answer).await {
         shared.forget(id);
     }
 }
@@ -101,41 +105,29 @@ async fn send(shared: &Shared, id: EventId, body: bytes::Bytes) -> Sent {
     }
 }
 
-/// Records what came of an event at `at`. A delivery that cannot be recorded is kept in mind, so that the event is not
-/// sent again.
-async fn settle(
-    shared: &Shared,
-    lease: Lease,
-    subject: Subject,
-    fate: Fate,
-    judgement: Judgement,
-    at: Timestamp,
-) -> bool {
-    let metrics = &shared.deps.metrics;
-    let failure = reason_of(&judgement);
-    if judgement.outcome_unknown {
-        metrics.delivery_ambiguous.with(failure).inc();
-    }
-    let (status, request_id) = (judgement.status, judgement.request_id.clone());
-    let sent = judgement.verdict != Verdict::NoAccess;
-    let delivery = (fate == Fate::Delivered).then(|| Delivery { at, judgement: judgement.clone() });
-    let outcome = outcome(shared, &subject.progress, fate, judgement, at);
-    let settled = match shared.deps.outbox.settle(lease, outcome).await {
-        Ok(settled) => settled,
+/// Records what came of an event; `false` if that was not stored.
+async fn settle(shared: &Shared, lease: Lease, subject: &Subject, answer: &Answer) -> bool {
+    let outcome = outcome(shared, &subject.progress, answer);
+    match shared.deps.outbox.settle(lease, outcome).await {
+        Ok(settled) => tell(shared, subject, answer, settled),
         Err(error) => {
-            if let Some(delivery) = delivery {
-                shared.remember(subject.id, delivery);
-            }
             shared.not_recorded(error);
             return false;
         }
-    };
+    }
+    true
+}
+
+/// Counts and logs what is recorded.
+fn tell(shared: &Shared, subject: &Subject, answer: &Answer, settled: Settled) {
+    let (metrics, Answer { fate, judgement, at }) = (&shared.deps.metrics, answer);
     let log = |event, reason: Option<Reason>| {
         if shared.log_deliveries {
-            subject.log(event, status, request_id.as_deref(), reason);
+            subject.log(event, judgement.status, judgement.request_id.as_deref(), reason);
         }
     };
-    match (fate, settled) {
+    let was_sent = judgement.verdict != Verdict::NoAccess;
+    match (*fate, settled) {
         (Fate::Delivered, _) => {
             metrics.delivered.with(subject.trigger).inc();
             metrics.delivery_latency.observe(at.since(subject.id.accepted_at()).as_secs_f64());
@@ -147,32 +139,28 @@ async fn settle(
             log("dead_lettered", Some(reason));
         }
         (Fate::Dead(_), Settled::HeldBack) => metrics.delivery_retries.with(Reason::DeadLettersFull).inc(),
-        (Fate::Retry { .. } | Fate::Release, _) if sent => metrics.delivery_retries.with(failure).inc(),
+        (Fate::Retry { .. } | Fate::Release, _) if was_sent => {
+            metrics.delivery_retries.with(reason_of(judgement)).inc();
+        }
         (Fate::Retry { .. } | Fate::Release, _) => (),
     }
-    true
 }
 
 /// The fate in the outbox's words.
-fn outcome(shared: &Shared, progress: &Progress, fate: Fate, judgement: Judgement, at: Timestamp) -> Outcome {
-    let reason = reason_of(&judgement);
-    let Judgement { status, request_id, message, retry_after, outcome_unknown, .. } = judgement;
-    match fate {
+fn outcome(shared: &Shared, progress: &Progress, answer: &Answer) -> Outcome {
+    let (judgement, reason) = (&answer.judgement, reason_of(&answer.judgement));
+    let (status, request_id) = (judgement.status, judgement.request_id.clone());
+    let attempt = |message| Attempt { at: answer.at, reason, status, request_id: request_id.clone(), message };
+    match answer.fate {
         Fate::Delivered => Outcome::Delivered { request_id },
-        Fate::Release if outcome_unknown => {
-            Outcome::Unsure { attempt: Attempt { at, reason, status, request_id, message: None } }
-        }
+        Fate::Release if judgement.outcome_unknown => Outcome::Unsure { attempt: attempt(None) },
         Fate::Release => Outcome::Release,
         Fate::Retry { strike } => {
-            let attempt = Attempt { at, reason, status, request_id, message };
             let mut backoff = shared.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-            let wait = backoff.wait(progress.attempts).max(retry_after.unwrap_or_default());
-            Outcome::Retry { at: at.plus(wait), strike, attempt }
+            let wait = backoff.wait(progress.attempts).max(judgement.retry_after.unwrap_or_default());
+            Outcome::Retry { at: answer.at.plus(wait), strike, attempt: attempt(judgement.message.clone()) }
         }
-        Fate::Dead(why) => {
-            let attempt = Attempt { at, reason, status, request_id, message };
-            Outcome::Dead { reason: why, attempt }
-        }
+        Fate::Dead(reason) => Outcome::Dead { reason, attempt: attempt(judgement.message.clone()) },
     }
 }
 

@@ -2,24 +2,26 @@
 //!
 //! A store that failed and was opened anew hands out again what was in flight, or another event of that user. Sent at
 //! once, it would go out beside the first send, or after Cello had it, and later events of the user could overtake. So
-//! nothing is sent of a user who has something under way, and what Cello is known to have is only settled. A crash
-//! forgets this.
+//! nothing is sent of a user who has something under way, and what is known of an event is recorded before it is sent
+//! again, if Cello does not have it. The end of the process forgets this.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashSet, VecDeque};
 
+use super::governor::Fate;
 use crate::cello::Judgement;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 
-/// So many deliveries are kept in mind, the latest accepted: some times what one failure leaves unrecorded. What is
-/// forgotten may be sent again.
-const DELIVERIES_KEPT: usize = 1_024;
+/// So many answers are kept in mind, the latest: some times what one failure leaves unrecorded. One whose event was
+/// recorded though the store said otherwise is asked for by nobody.
+const ANSWERS_KEPT: usize = 1_024;
 
-/// Cello's 2xx, and when it came.
+/// What came of a send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Delivery {
-    pub(super) at: Timestamp,
+pub(super) struct Answer {
+    pub(super) fate: Fate,
     pub(super) judgement: Judgement,
+    pub(super) at: Timestamp,
 }
 
 /// How an event that is handed out stands.
@@ -29,15 +31,16 @@ pub(super) enum Standing {
     Free,
     /// It, or another event of its user, is being sent.
     UnderWay,
-    /// Cello has it, and the outbox does not know.
-    Delivered(Delivery),
+    /// It was sent, and what came of it is not recorded.
+    Sent(Answer),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     /// Whose events are sent and not settled; one of each user at most.
     under_way: HashSet<UserId>,
-    unrecorded: BTreeMap<EventId, Delivery>,
+    /// Longest ago first.
+    unrecorded: VecDeque<(EventId, Answer)>,
 }
 
 impl Flights {
@@ -46,7 +49,8 @@ impl Flights {
         if self.under_way.contains(user) {
             return Standing::UnderWay;
         }
-        self.unrecorded.get(&id).map_or(Standing::Free, |delivery| Standing::Delivered(delivery.clone()))
+        let known = self.unrecorded.iter().find(|(known, _)| *known == id);
+        known.map_or(Standing::Free, |(_, answer)| Standing::Sent(answer.clone()))
     }
 
     /// An event of that user is being sent.
@@ -59,31 +63,39 @@ impl Flights {
         self.under_way.remove(user);
     }
 
-    /// Cello has it, and that could not be recorded.
-    pub(super) fn remember(&mut self, id: EventId, delivery: Delivery) {
-        self.unrecorded.insert(id, delivery);
-        if self.unrecorded.len() > DELIVERIES_KEPT {
-            self.unrecorded.pop_first();
+    /// Keeps in mind that Cello has an event, or may have it. Of any other answer nothing is lost: the event is sent
+    /// again, which is what it waits for.
+    pub(super) fn remember(&mut self, id: EventId, answer: Answer) {
+        let fate = match answer.fate {
+            Fate::Delivered => Fate::Delivered,
+            Fate::Retry { .. } | Fate::Release if answer.judgement.outcome_unknown => Fate::Release,
+            _ => return,
+        };
+        self.forget(id);
+        self.unrecorded.push_back((id, Answer { fate, ..answer }));
+        if self.unrecorded.len() > ANSWERS_KEPT {
+            self.unrecorded.pop_front();
         }
     }
 
-    /// That Cello has it is recorded now.
+    /// It is recorded now.
     pub(super) fn forget(&mut self, id: EventId) {
-        self.unrecorded.remove(&id);
+        self.unrecorded.retain(|(known, _)| *known != id);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forwarder::testing::delivered;
+    use crate::forwarder::testing::{delivered, failure};
+    use crate::reason::Reason;
 
     fn id(seq: u64) -> EventId {
         EventId::new(Timestamp::from_millis(1_700_000_000_000), seq, 0)
     }
 
-    fn delivery() -> Delivery {
-        Delivery { at: Timestamp::default(), judgement: delivered() }
+    fn delivery() -> Answer {
+        Answer { fate: Fate::Delivered, judgement: delivered(), at: Timestamp::default() }
     }
 
     #[test]
@@ -96,18 +108,39 @@ mod tests {
         flights.remember(id(1), delivery());
         assert_eq!(flights.standing(id(1), &jane), Standing::UnderWay);
         flights.end(&jane);
-        assert_eq!(flights.standing(id(1), &jane), Standing::Delivered(delivery()));
+        assert_eq!(flights.standing(id(1), &jane), Standing::Sent(delivery()));
         assert_eq!(flights.standing(id(2), &jane), Standing::Free);
         flights.forget(id(1));
         assert_eq!(flights.standing(id(1), &jane), Standing::Free);
     }
 
     #[test]
-    fn of_too_many_unrecorded_deliveries_the_latest_accepted_are_kept() {
+    fn only_what_cello_has_or_may_have_is_kept_in_mind_and_only_as_that() {
+        let user = UserId::new("jane");
+        let kept = |fate, outcome_unknown| {
+            let mut flights = Flights::default();
+            let judgement = Judgement { outcome_unknown, ..failure(500) };
+            flights.remember(id(1), Answer { fate, judgement, at: Timestamp::default() });
+            match flights.standing(id(1), &user) {
+                Standing::Sent(answer) => Some(answer.fate),
+                _ => None,
+            }
+        };
+        assert_eq!(kept(Fate::Delivered, false), Some(Fate::Delivered));
+        for failed in [Fate::Retry { strike: true }, Fate::Release] {
+            assert_eq!((kept(failed, true), kept(failed, false)), (Some(Fate::Release), None), "{failed:?}");
+        }
+        assert_eq!(kept(Fate::Dead(Reason::Http400), false), None);
+    }
+
+    #[test]
+    fn of_too_many_unrecorded_answers_the_latest_are_kept_each_once() {
         let (mut flights, user) = (Flights::default(), UserId::new("jane"));
-        let all = 1..=DELIVERIES_KEPT as u64 + 2;
-        all.clone().for_each(|seq| flights.remember(id(seq), delivery()));
-        let known = all.filter(|seq| flights.standing(id(*seq), &user) != Standing::Free);
-        assert!(known.eq(3..=DELIVERIES_KEPT as u64 + 2));
+        // An event may be told of late though it was accepted early.
+        let all = || (1..=ANSWERS_KEPT as u64 + 2).rev();
+        all().for_each(|seq| flights.remember(id(seq), delivery()));
+        flights.remember(id(1), delivery());
+        let known: Vec<u64> = all().filter(|seq| flights.standing(id(*seq), &user) != Standing::Free).collect();
+        assert!(known.iter().copied().eq((1..=ANSWERS_KEPT as u64).rev()));
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::backoff::Backoff;
-use super::flights::{Delivery, Flights, Standing};
+use super::flights::{Answer, Flights, Standing};
 use super::governor::{Governor, Permit, Ticket, View};
 use super::snapshot::{Breaker, Look, Pause, Snapshot};
 use super::{Ambiguous, Deps, Settings};
@@ -214,7 +214,7 @@ impl Shared {
         self.open_since.subscribe()
     }
 
-    /// A claimed event starts: with a ticket if it is to be sent now, with none if Cello has it or may have it soon.
+    /// A claimed event starts: with a ticket if it is to be sent now, with none if it has to wait or was sent before.
     pub(super) fn take_off(&self, id: EventId, user: &UserId) -> Option<Ticket> {
         self.change(|state| {
             if state.flights.standing(id, user) == Standing::Free {
@@ -226,22 +226,22 @@ impl Shared {
         })
     }
 
-    /// What is known of an event's delivery, as soon as nothing of its user is under way.
-    pub(super) async fn landed(&self, id: EventId, user: &UserId) -> Option<Delivery> {
+    /// What came of an event and is not recorded, if anything, as soon as nothing of its user is under way.
+    pub(super) async fn landed(&self, id: EventId, user: &UserId) -> Option<Answer> {
         loop {
             let mut notified = std::pin::pin!(self.landed.notified());
             notified.as_mut().enable();
             match self.change(|state| state.flights.standing(id, user)) {
                 Standing::UnderWay => notified.await,
-                Standing::Delivered(delivery) => return Some(delivery),
+                Standing::Sent(answer) => return Some(answer),
                 Standing::Free => return None,
             }
         }
     }
 
-    /// Keeps in mind that Cello has an event, as the outbox could not.
-    pub(super) fn remember(&self, id: EventId, delivery: Delivery) {
-        self.change(|state| state.flights.remember(id, delivery));
+    /// Keeps in mind what came of an event, as the outbox could not.
+    pub(super) fn remember(&self, id: EventId, answer: Answer) {
+        self.change(|state| state.flights.remember(id, answer));
     }
 
     /// The outbox knows it now.

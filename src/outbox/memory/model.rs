@@ -92,10 +92,14 @@ impl Inner {
     /// The first waiting event of each user that has nothing in flight and is due.
     pub(super) fn pick(&self, want: Want, now: Timestamp) -> Vec<u64> {
         let mut users: HashSet<&UserId> = self.flying.keys().map(|seq| &self.waiting[seq].event.user).collect();
-        let is_due = |user| self.ignores_backoff || self.gates.get(user).is_none_or(|due| *due <= now);
+        let is_held_back = |seq: &u64| self.waiting[seq].reason == Some(Reason::DeadLettersFull);
+        let is_due = |seq: &u64, user| {
+            let ignores_gate = self.ignores_backoff && !is_held_back(seq);
+            ignores_gate || self.gates.get(user).is_none_or(|due| *due <= now)
+        };
         let heads = self.waiting.iter().filter(|(_, entry)| users.insert(&entry.event.user));
         let mut heads: Vec<(u64, &UserId)> = heads.map(|(seq, entry)| (*seq, &entry.event.user)).collect();
-        heads.retain(|(_, user)| is_due(user));
+        heads.retain(|(seq, user)| is_due(seq, *user));
         if want.rotate {
             // Those that were not released lately first; then the one released longest ago.
             let turn = |user| self.released.iter().position(|other| other == user).map_or(0, |turn| turn + 1);

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::event::UserId;
 use crate::outbox::lease::Returns;
 use crate::outbox::{Claimed, Lease, Progress, Want};
+use crate::reason::Reason;
 
 /// Rows read at a time.
 const SLICE: u64 = 256;
@@ -21,18 +22,24 @@ const SLICE: u64 = 256;
 /// One call of [`Store::hand_out`].
 pub(super) struct Round<'a> {
     pub(super) want: Want,
-    /// Gates count as due.
+    /// Gates count as due, but for those of dead letters that found no room: they would be refused again and again.
     pub(super) ignore_backoff: bool,
     pub(super) returns: &'a Arc<Returns>,
+}
+
+/// Which gates count as due.
+#[derive(Clone, Copy)]
+struct Due {
+    /// Those due until then.
+    until: Timestamp,
+    now: Timestamp,
 }
 
 impl Store {
     /// Hands out up to `want.max` events; fewer if there is nothing more in reach.
     pub(super) fn hand_out(&mut self, env: &Env, round: &Round<'_>) -> Result<Vec<Claimed>, Fault> {
-        let due = match round.ignore_backoff {
-            true => Timestamp::from_millis(i64::MAX),
-            false => self.pace.now(env.clock.now(), env.clock.instant()),
-        };
+        let now = self.pace.now(env.clock.now(), env.clock.instant());
+        let due = Due { until: if round.ignore_backoff { Timestamp::from_millis(i64::MAX) } else { now }, now };
         let mut claimed = Vec::new();
         while claimed.len() < round.want.max {
             if let Some(flight) = self.next(round.want.rotate, due)? {
@@ -56,7 +63,7 @@ impl Store {
 
     /// Takes one event. Gated users that are due and all others take turns, so that neither starves
     /// the other.
-    fn next(&mut self, rotate: bool, due: Timestamp) -> Result<Option<Flight>, Fault> {
+    fn next(&mut self, rotate: bool, due: Due) -> Result<Option<Flight>, Fault> {
         for is_due in [self.due_first, !self.due_first] {
             let flight = if is_due { self.next_due(rotate, due)? } else { self.queue.take_free(rotate).map(fresh) };
             if flight.is_some() {
@@ -69,7 +76,7 @@ impl Store {
                 if let Some(waiting) = self.queue.take_of(&user) {
                     return Ok(Some(fresh(waiting)));
                 }
-                let is_due = self.is_gated(&user)? && self.sql.gate(&user)?.is_some_and(|at| at <= due);
+                let is_due = self.is_gated(&user)? && self.sql.gate(&user)?.is_some_and(|at| at <= due.until);
                 if is_due
                     && !self.queue.is_flying(&user)
                     && let Some(flight) = self.first_behind(&user)?
@@ -81,14 +88,17 @@ impl Store {
         Ok(None)
     }
 
-    fn next_due(&mut self, shy: bool, due: Timestamp) -> Result<Option<Flight>, Fault> {
+    fn next_due(&mut self, rotate: bool, due: Due) -> Result<Option<Flight>, Fault> {
         if self.books.gates == 0 {
             return Ok(None);
         }
         loop {
             let queue = &self.queue;
-            let is_free = |user: &str| !(queue.is_flying(&UserId::new(user)) || shy && queue.was_released(user));
-            let Some(user) = self.sql.find_due(due, is_free)? else { return Ok(None) };
+            let is_free = |user: &str| {
+                let known = UserId::new(user);
+                !(queue.is_flying(&known) || rotate && queue.was_released(user) || self.is_held_back(&known, due))
+            };
+            let Some(user) = self.sql.find_due(due.until, is_free)? else { return Ok(None) };
             if let Some(flight) = self.first_behind(&user)? {
                 return Ok(Some(flight));
             }
@@ -97,6 +107,14 @@ impl Store {
                 return Ok(None);
             }
         }
+    }
+
+    /// Dead letters had no room for the user's first event, and it is not time to try again. What cannot be read is
+    /// told of by who takes it.
+    fn is_held_back(&self, user: &UserId, due: Due) -> bool {
+        let progress = || self.sql.progress(self.sql.first_parked(user).ok()??).ok()?;
+        due.until > due.now
+            && progress().is_some_and(|row| row.reason == Some(Reason::DeadLettersFull) && row.next_at > due.now)
     }
 
     /// The first event behind a user's gate, unless it is damaged.

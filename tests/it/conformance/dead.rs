@@ -77,6 +77,15 @@ async fn a_dead_letter_without_room_is_held_back() {
         subject.store.discard(Selection::Matching(Filter::default())).await.unwrap();
         assert!(!subject.store.stats().dead_letters_full, "there is room again, though it was not tried yet");
         assert!(subject.nothing_is_due().await);
+        append(&*subject.store, &["waits"]).await;
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, retry(subject.clock.now().plus(Duration::from_secs(300)), false)).await;
+        subject.store.ignore_backoff(true);
+        let mut claimed = subject.claim(2).await;
+        assert_eq!(users(&claimed), ["waits"], "a drain does not try what was refused again and again");
+        subject.settle(claimed.remove(0), delivered()).await;
+        assert!(subject.nothing_is_due().await);
+        subject.store.ignore_backoff(false);
         subject.clock.advance(Duration::from_secs(301));
         let claimed = subject.claim_one().await;
         assert_eq!(subject.settle(claimed, dead(Reason::Http400)).await, Settled::Done);

@@ -10,8 +10,8 @@ use cello_relay::clock::Clock;
 use cello_relay::event::{Event, EventId, Trigger, UserId};
 use cello_relay::outbox::memory::Memory;
 use cello_relay::outbox::{
-    AppendError, Batch, Claimed, Lease, Outbox, Outcome, ReadError, Receipt, Report, SettleError, Settled, Stats, Wait,
-    Want,
+    AppendError, Batch, Claimed, DeadLetters, Lease, Outbox, Outcome, ReadError, Receipt, Report, SettleError, Settled,
+    Stats, Wait, Want,
 };
 use cello_relay::reason::Reason;
 use tokio::sync::watch;
@@ -76,6 +76,10 @@ impl WatchedOutbox {
     /// Fails the next `count` settles.
     pub(crate) fn fail_settles(&self, count: usize) {
         self.failing.store(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn dead_letters(&self) -> &dyn DeadLetters {
+        &self.inner
     }
 
     /// It failed and was opened anew: leases are lost, and their events handed out again.

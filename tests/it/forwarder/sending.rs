@@ -117,6 +117,17 @@ async fn a_delivery_that_could_not_be_stored_is_settled_later_and_not_sent_again
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_nobody_knows_whether_cello_has_an_event_is_not_forgotten_when_it_could_not_be_stored() {
+    let world = World::start(|call| status(if call.number == 0 { 500 } else { 400 }));
+    world.outbox.fail_settles(2);
+    let event = world.outbox.post("a");
+    world.outbox.until(|outbox| !outbox.dead().is_empty()).await;
+    assert_eq!((world.outbox.unsure(), world.cello.calls().len()), (vec![event], 2));
+    let detail = world.outbox.dead_letters().show(event).await.unwrap().unwrap();
+    assert!(detail.listed.may_be_counted, "it is not sent again unless that is meant");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_being_sent_is_not_sent_beside_itself_after_the_store_was_opened_anew() {
     for answer in [200, 503] {
         let world = World::start(move |call| status(if call.number == 0 { answer } else { 200 }));
@@ -169,6 +180,29 @@ async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
     assert!(line(jane).contains(r#""event":"delivered""#) && line(jane).contains(r#""upstream_request_id":"req-1""#));
     assert!(line(joe).contains(r#""event":"dead_lettered""#) && line(joe).contains(r#""reason":"http_400""#));
     assert!(!text.contains("jane") && !text.contains("joe"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_limit_a_slow_cello_still_gets_as_many_at_a_time_as_may_be_under_way() {
+    for max_per_second in [10, 101, 700] {
+        let world = World::with(Settings { max_per_second, ..settings() }, 0, |_| status(200));
+        world.cello.set_latency(5 * SECOND);
+        world.post_users(0, 200);
+        world.pass(MINUTE).await;
+        let sent = world.cello.calls().len();
+        assert!((90..=96).contains(&sent), "{sent} of 8 each five seconds, at {max_per_second} a second");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_limit_a_send_that_hangs_delays_no_other_users_event() {
+    let world = World::with(Settings { max_per_second: 10, ..settings() }, 0, |_| status(200));
+    world.cello.set_latency(MINUTE);
+    world.outbox.post("a");
+    world.pass(SECOND).await;
+    let posted = world.outbox.post("b");
+    world.pass(SECOND / 5).await;
+    assert_eq!(world.cello.calls().last().map(|call| call.id), Some(posted));
 }
 
 /// Outcomes that leave an event in the queue, and a few that end it.

@@ -81,9 +81,34 @@ fn a_file_that_is_sent_twice_arrives_once() {
     for _ in 0..2 {
         let (_, stdout, stderr) = setup.call(&arguments);
         assert!(std::fs::read_to_string(&rejects).expect("rejects").contains("31"), "{stdout}{stderr}");
+        std::fs::remove_file(&rejects).expect("a file");
     }
     relay.wait_until_empty(PATIENCE);
     assert_eq!(upstream.arrivals().count(), 30);
+}
+
+#[test]
+fn refused_events_never_replace_the_input_or_those_of_an_earlier_run_and_nothing_is_sent_first() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let (file, earlier) = (setup.dir().join("events.ndjson"), setup.dir().join("rejects"));
+    let text = format!("{}\n{{\"not\": \"an event\"}}\n{}\n", event("u", 1), event("u", 2));
+    std::fs::write(&file, &text).expect("a file");
+    std::fs::write(&earlier, "half mended").expect("a file");
+    let file = file.to_str().expect("a path");
+    for (rejects, why) in [(file, "the input itself"), (earlier.to_str().expect("a path"), "is not empty")] {
+        let (code, stdout, stderr) = setup.call(&["send", file, "--rejects", rejects]);
+        assert!(code == 73 && stderr.contains(why), "{code} {stdout}{stderr}");
+    }
+    // The shell's redirection is the same file, too.
+    let mut command = setup.command(&["send", "-", "--rejects", file]);
+    let output = command.stdin(std::fs::File::open(file).expect("a file")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(73), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(file).expect("the input"), text);
+    assert_eq!(std::fs::read_to_string(&earlier).expect("a file"), "half mended");
+    assert_eq!(relay.ledger("accepted"), 0);
 }
 
 #[test]

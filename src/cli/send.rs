@@ -56,7 +56,15 @@ pub(super) struct Args {
 struct Summary {
     stored: u64,
     known: u64,
-    ids: Vec<EventId>,
+    ids: Vec<Sent>,
+}
+
+/// An event that the relay has, or had.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    id: EventId,
+    /// From an earlier run.
+    known: bool,
 }
 
 /// The bearer token that the relay asks of apps, if it does.
@@ -106,7 +114,7 @@ async fn send<R: BufRead>(
         match poster.post(&item, &keys.next(&item.body)).await? {
             Posted::Stored { id, known } => {
                 *(if known { &mut summary.known } else { &mut summary.stored }) += 1;
-                summary.ids.extend(id.filter(|_| keep_ids));
+                summary.ids.extend(id.filter(|_| keep_ids).map(|id| Sent { id, known }));
             }
             Posted::Refused { status, reason } => progress.suspend(|| rejects.add(&item, status, &reason))?,
         }

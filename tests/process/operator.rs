@@ -112,6 +112,32 @@ fn refused_events_never_replace_the_input_or_those_of_an_earlier_run_and_nothing
 }
 
 #[test]
+fn an_event_that_was_discarded_and_is_sent_again_is_not_told_as_delivered() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":400,"message":"no such ucc"}]"#);
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let file = setup.dir().join("events.ndjson");
+    std::fs::write(&file, event("u", 1)).expect("a file");
+    let arguments = ["send", file.to_str().expect("a path"), "--wait"];
+    assert_eq!(setup.call(&arguments).0, 65);
+    assert_eq!(setup.call(&["outbox", "discard", "--all", "--yes"]).0, 0);
+    upstream.heal();
+    let (code, _, stderr) = setup.call(&arguments);
+    assert!(
+        code == 69 && stderr.contains("0 delivered, 1 sent before") && stderr.contains("without its key"),
+        "{stderr}"
+    );
+    // The way that the hint and the runbook tell.
+    let (path, lines) = ("/events/batch", [("Content-Type", "application/x-ndjson")]);
+    let answer = relay.client().request("POST", path, &lines, &event("u", 1)).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 1);
+}
+
+#[test]
 fn drain_ignores_backoff_and_wait_sees_the_end() {
     let upstream = Upstream::start();
     let mut setup = Setup::new(&upstream.base_url());

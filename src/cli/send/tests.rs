@@ -146,8 +146,24 @@ async fn waiting_ends_when_each_is_delivered_or_dead() {
         (200, r#"{"state":"dead"}"#),
     ];
     let (mut client, _) = server(answers).await;
-    let id: EventId = "0192f0c1-2b3a-7c4d-9e5f-000000000001".parse().unwrap();
-    let failure = settle::wait(&mut client, &[id, id, id], Duration::from_secs(60)).await.unwrap_err();
+    let failure = settle::wait(&mut client, &[sent(false); 3], Duration::from_secs(60)).await.unwrap_err();
     assert_eq!(failure.exit, Exit::Data);
     assert!(failure.message.contains("1 of 3"), "{}", failure.message);
+}
+
+fn sent(known: bool) -> Sent {
+    Sent { id: "0192f0c1-2b3a-7c4d-9e5f-000000000001".parse().unwrap(), known }
+}
+
+#[tokio::test]
+async fn what_was_sent_before_and_is_not_known_any_more_does_not_pass_for_delivered() {
+    let wait = async |events: &[Sent]| {
+        let (mut client, _) = server(vec![(200, r#"{"state":"delivered"}"#), (404, "{}")]).await;
+        settle::wait(&mut client, events, Duration::from_secs(60)).await
+    };
+    let failure = wait(&[sent(true), sent(true)]).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Unavailable);
+    assert!(failure.message.contains("not sent again: 1 of 2 events"), "{}", failure.message);
+    // What this run had stored was delivered before it was forgotten.
+    wait(&[sent(true), sent(false)]).await.unwrap();
 }

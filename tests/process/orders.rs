@@ -203,6 +203,19 @@ fn ids_that_nobody_knows_are_told_and_one_that_is_given_twice_counts_once() {
 }
 
 #[test]
+fn an_order_with_a_misspelt_flag_or_variable_reaches_no_relay() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = with_dead(&setup, &upstream, 1);
+    let (code, _, stderr) = setup.call(&["outbox", "discard", "--all", "--yes", "--set", "outbox.dirr=/mnt/other"]);
+    assert!(code == 78 && stderr.contains("did you mean outbox.dir?"), "{code} {stderr}");
+    setup.raw("CELLO_RELAY_ADMIN_SOCKET", "/mnt/other/control.sock");
+    let (code, _, stderr) = setup.call(&["outbox", "discard", "--all", "--yes"]);
+    assert!(code == 78 && stderr.contains("CELLO_RELAY_ADMIN__SOCKET"), "{code} {stderr}");
+    assert_eq!(dead(&relay), 1);
+}
+
+#[test]
 fn a_discard_of_many_is_whole_and_tells_how_far_it_is() {
     let upstream = Upstream::start();
     let setup = Setup::new(&upstream.base_url());

@@ -44,6 +44,7 @@ pub mod view;
 mod watcher;
 
 pub use access::{Access, token_file_warning};
+pub(crate) use export::LEFT_OUT;
 pub use log_level::LogLevel;
 pub use pause::PauseFile;
 pub use routes::ROUTES;

@@ -133,13 +133,15 @@ pub struct Whereabouts {
 /// access keys, do not matter.
 ///
 /// # Errors
-/// Files that cannot be read, and what is wrong with the few keys that are needed.
+/// Files that cannot be read, flags and variables that are no settings, and what is wrong with the few keys that are
+/// needed.
 pub fn whereabouts(sources: &Sources) -> Result<Whereabouts, Faults> {
     let (mut unread, mut ignored) = (Vec::new(), Vec::new());
     let merged = layers::merge(sources, &mut unread, &mut ignored);
-    // What is left out of the merge for another reason than its file is none of a client's business.
+    // A flag or variable that is left out may be what names the relay: without it, an order goes to another one. A key
+    // in a file that the relay reads too may be for its next start only, and probes must not fail over it.
     let files: Vec<String> = sources.all_files().iter().map(|file| file.display().to_string()).collect();
-    unread.retain(|fault| files.contains(&fault.key));
+    unread.retain(|fault| fault.origin.as_ref().is_none_or(|origin| !files.contains(origin)));
     let mut reader = Reader::new(merged, unread);
     let whereabouts = Whereabouts {
         ingest: reader.some_addresses("ingest.listen"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use hyper::{Response, StatusCode};
 
 use super::events::Query;
@@ -17,6 +18,9 @@ use crate::outbox::{DeadLetters, Detail, Filter, Listed, ReadError, State};
 
 /// Events read at once; this many bodies are in memory.
 const PAGE: usize = 100;
+
+/// The trailer with how many events were left out, as the disk damaged them.
+pub(crate) const LEFT_OUT: &str = "outbox-left-out";
 
 /// Where the next events come from.
 enum Source {
@@ -34,16 +38,26 @@ struct Export {
     /// How many more at most.
     limit: usize,
     reveal: bool,
+    /// Those whose bodies are not what was stored.
+    left_out: u64,
 }
 
-/// The events that are meant, one JSON document a line: bodies if revealed, listing lines otherwise.
-pub(super) async fn export(parts: &Parts, query: Query) -> Result<Response<Body>, Refusal> {
+/// Whether the client hears what is said after a body.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let of = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case("trailers"));
+    headers.get(TE).is_some_and(of)
+}
+
+/// The events that are meant, one JSON document a line: bodies if revealed, listing lines otherwise. What was damaged is
+/// left out: a trailer tells how many, and a client that takes none sees the answer break off.
+pub(super) async fn export(parts: &Parts, query: Query, takes_trailers: bool) -> Result<Response<Body>, Refusal> {
     let source = match query.ids.is_empty() {
         true => Source::All { after: query.after },
         false => Source::Ids(known(parts, &query).await?),
     };
     let (dead, filter) = (parts.dead.clone(), query.filter(parts.clock.now()));
-    let mut export = Export { dead, source, filter, limit: query.limit.unwrap_or(usize::MAX), reveal: query.reveal };
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let mut export = Export { dead, source, filter, limit, reveal: query.reveal, left_out: 0 };
     let (mut out, body) = Channel::<Bytes, io::Error>::new(1);
     tokio::spawn(async move {
         loop {
@@ -52,12 +66,27 @@ pub(super) async fn export(parts: &Parts, query: Query) -> Result<Response<Body>
                 Ok(page) => page,
                 Err(error) => return out.abort(io::Error::other(error)),
             };
-            if !page.is_empty() && out.send_data(Bytes::from(page)).await.is_err() || is_last {
+            if !page.is_empty() && out.send_data(Bytes::from(page)).await.is_err() {
                 return;
             }
+            if is_last {
+                break;
+            }
+        }
+        match export.left_out {
+            0 => {}
+            count if takes_trailers => {
+                // Who left needs no count.
+                out.send_trailers(HeaderMap::from_iter([(HeaderName::from_static(LEFT_OUT), count.into())])).await.ok();
+            }
+            count => out.abort(io::Error::other(format!("{count} damaged events were left out"))),
         }
     });
-    Ok(reply::with_type(StatusCode::OK, "application/x-ndjson", body.boxed_unsync()))
+    let mut answer = reply::with_type(StatusCode::OK, "application/x-ndjson", body.boxed_unsync());
+    if takes_trailers {
+        answer.headers_mut().insert(TRAILER, HeaderValue::from_static(LEFT_OUT));
+    }
+    Ok(answer)
 }
 
 /// The ids in the order of their events, each once; an unknown one is refused.
@@ -99,8 +128,8 @@ impl Export {
         let mut lines = String::new();
         for id in ids {
             let shown = self.dead.show(id).await?;
-            let detail = shown.filter(|detail| self.limit > 0 && self.is_fit(detail) && self.is_meant(&detail.listed));
-            if let Some(detail) = detail {
+            let meant = shown.filter(|detail| self.limit > 0 && self.is_meant(&detail.listed));
+            if let Some(detail) = self.fit(meant) {
                 self.limit -= 1;
                 lines.push_str(&self.line(&detail.listed, Some(&detail.body)));
             }
@@ -114,7 +143,7 @@ impl Export {
         let mut lines = String::new();
         for listed in &page {
             let shown = if self.reveal { self.dead.show(listed.id).await? } else { None };
-            let detail = shown.filter(|detail| self.is_fit(detail));
+            let detail = self.fit(shown);
             // One that was delivered meanwhile is no part of it.
             if detail.is_some() || !self.reveal {
                 lines.push_str(&self.line(listed, detail.as_ref().map(|detail| &*detail.body)));
@@ -125,9 +154,11 @@ impl Export {
         Ok((lines, page.len() < want || self.limit == 0))
     }
 
-    /// What the disk damaged is no event any more; it is listed as `corrupt`.
-    fn is_fit(&self, detail: &Detail) -> bool {
-        !self.reveal || detail.is_intact
+    /// What the disk damaged is no event any more: it is counted, and listed as `corrupt`.
+    fn fit(&mut self, detail: Option<Detail>) -> Option<Detail> {
+        let is_damaged = self.reveal && detail.as_ref().is_some_and(|detail| !detail.is_intact);
+        self.left_out += u64::from(is_damaged);
+        detail.filter(|_| !is_damaged)
     }
 
     fn is_meant(&self, listed: &Listed) -> bool {

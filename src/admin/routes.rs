@@ -64,6 +64,7 @@ pub(super) async fn answer(
     let reveals = query.as_ref().is_ok_and(|query| query.reveal);
     access.check(request.headers(), if reveals { Asks::Power } else { read_or_power })?;
     let query = query?;
+    let takes_trailers = export::takes_trailers(request.headers());
     if method != Method::GET {
         let asked = Asked { via: access.name(), lines: wants_lines(request.headers()) };
         let body = read_json(access, request).await?;
@@ -74,7 +75,7 @@ pub(super) async fn answer(
         ["api", "dead"] => dead::groups(parts).await,
         ["api", "events"] => events::list(parts, &query).await,
         ["api", "events", id] => events::show(parts, id, query.reveal).await,
-        ["api", "export"] => export::export(parts, query).await,
+        ["api", "export"] => export::export(parts, query, takes_trailers).await,
         ["openapi.json"] => Ok(reply::document(super::OPENAPI)),
         segments => Err(unknown(segments)),
     }

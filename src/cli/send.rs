@@ -9,8 +9,9 @@ mod post;
 mod rejects;
 mod settle;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = config::duration)]
     patience: Duration,
 
-    /// Write refused events here, with line and reason, as NDJSON [default: reasons on stderr]
+    /// Write refused events to this new file, with line and reason, as NDJSON [default: reasons on stderr]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 }
@@ -55,7 +56,15 @@ pub(super) struct Args {
 struct Summary {
     stored: u64,
     known: u64,
-    ids: Vec<EventId>,
+    ids: Vec<Sent>,
+}
+
+/// An event that the relay has, or had.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    id: EventId,
+    /// From an earlier run.
+    known: bool,
 }
 
 /// The bearer token that the relay asks of apps, if it does.
@@ -71,9 +80,10 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let whereabouts = context.whereabouts()?;
     let token = bearer(&whereabouts)?;
     let client = Client::new(Endpoint::Tcp(whereabouts.ingest)).with_bearer(token);
-    let (reader, bytes) = open(&args.file)?;
+    let (reader, input) = open(&args.file)?;
+    let bytes = input.as_ref().map(Metadata::len);
     let mut poster = Poster::new(client, args.patience);
-    let mut rejects = Rejects::new(args.rejects.clone());
+    let mut rejects = Rejects::new(args.rejects.clone(), input)?;
     let summary = send(Items::read(reader)?, &mut poster, &mut rejects, &progress::bytes(bytes), args.wait).await;
     rejects.finish()?;
     let summary = summary?;
@@ -104,7 +114,7 @@ async fn send<R: BufRead>(
         match poster.post(&item, &keys.next(&item.body)).await? {
             Posted::Stored { id, known } => {
                 *(if known { &mut summary.known } else { &mut summary.stored }) += 1;
-                summary.ids.extend(id.filter(|_| keep_ids));
+                summary.ids.extend(id.filter(|_| keep_ids).map(|id| Sent { id, known }));
             }
             Posted::Refused { status, reason } => progress.suspend(|| rejects.add(&item, status, &reason))?,
         }
@@ -115,10 +125,12 @@ async fn send<R: BufRead>(
     Ok(summary)
 }
 
-/// The input, and its size if it is known.
-fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
+/// The input, and what is known of it if it is a file.
+fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<Metadata>), Failure> {
     if path == Path::new("-") {
-        return Ok((Box::new(BufReader::new(io::stdin())), None));
+        // `send - < FILE` reads a file, too.
+        let of_stdin = io::stdin().as_fd().try_clone_to_owned().and_then(|stdin| File::from(stdin).metadata());
+        return Ok((Box::new(BufReader::new(io::stdin())), of_stdin.ok().filter(Metadata::is_file)));
     }
     let cannot = |error: io::Error| {
         let message = format!("{} cannot be read: {error}", path.display());
@@ -129,8 +141,7 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     if metadata.is_dir() {
         return Err(cannot(io::ErrorKind::IsADirectory.into()));
     }
-    let bytes = metadata.is_file().then_some(metadata.len());
-    Ok((Box::new(BufReader::new(file)), bytes))
+    Ok((Box::new(BufReader::new(file)), Some(metadata).filter(Metadata::is_file)))
 }
 
 #[cfg(test)]

@@ -366,10 +366,32 @@ fn the_proxy_and_no_color_come_from_the_same_environment() {
 
 #[test]
 fn a_client_finds_the_relay_without_keys_and_whatever_else_is_wrong() {
-    let environment = environment(&[("ops.listen", "127.0.0.1:1"), ("forward.timeout", "x"), ("log.lvl", "x")]);
+    let environment = environment(&[("ops.listen", "127.0.0.1:1"), ("forward.timeout", "x"), ("log.level", "x")]);
     let found = config::whereabouts(&Sources { environment, ..Sources::default() }).unwrap();
     assert_eq!(found.ops, ["127.0.0.1:1".parse().unwrap()]);
     assert_eq!(found.socket, Path::new("./data/control.sock"));
     let missing = Sources { files: vec!["/nowhere".into()], ..Sources::default() };
     assert!(config::whereabouts(&missing).is_err(), "a file that was named must exist");
+}
+
+#[test]
+fn a_client_goes_to_no_relay_at_all_if_a_flag_or_variable_is_misspelt() {
+    let faults = |sources: Sources| config::whereabouts(&sources).unwrap_err().to_string();
+    let flags = vec![("outbox.dirr".to_owned(), "/mnt/other".to_owned())];
+    let said = faults(Sources { flags, ..Sources::default() });
+    assert!(said.contains("outbox.dirr (--set)") && said.contains("did you mean outbox.dir?"), "{said}");
+    for (name, meant) in [
+        ("CELLO_RELAY_ADMIN_SOCKET", "write CELLO_RELAY_ADMIN__SOCKET"),
+        ("CELLO_RELAY_ADMIN__SOKET", "did you mean CELLO_RELAY_ADMIN__SOCKET?"),
+    ] {
+        let environment = vec![(name.to_owned(), "/mnt/other/control.sock".to_owned())];
+        let said = faults(Sources { environment, ..Sources::default() });
+        assert!(said.contains(name) && said.contains(meant), "{said}");
+    }
+    // What a file that the relay shares holds for a later release fails no probe.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("relay.toml");
+    std::fs::write(&file, "[outbox]\ndir = \"/mnt/here\"\nnewer = 1\n").unwrap();
+    let found = config::whereabouts(&Sources { files: vec![file], ..Sources::default() }).unwrap();
+    assert_eq!(found.dir, Path::new("/mnt/here"));
 }

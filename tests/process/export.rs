@@ -117,3 +117,36 @@ fn an_export_that_breaks_off_is_told_and_no_success() {
     assert_eq!(output.status.code(), Some(69), "{stderr}");
     assert!(stderr.contains("not all") && rest.len() < 40 * padding.len(), "{stderr}");
 }
+
+#[test]
+fn an_export_of_a_running_relay_tells_how_many_damaged_events_it_left_out_as_that_of_a_stopped_one_does() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start();
+    call(&setup, &["pause"]);
+    let ids: Vec<String> = (1..=3).map(|number| post(&relay, &event("u", number))).collect();
+    assert_eq!(relay.terminate().0, Some(0));
+    let file = rusqlite::Connection::open(setup.outbox().join("outbox.db")).expect("a database");
+    let damage = "UPDATE event SET body = replace(body, 'cello-ucc', 'cello-uCC') \
+                  WHERE seq = (SELECT seq FROM event ORDER BY seq LIMIT 1 OFFSET 1)";
+    assert_eq!(file.execute(damage, []).expect("a row"), 1);
+    drop(file);
+    let fit = [event("u", 1), event("u", 3)].join("\n");
+    let check = || {
+        let of_these = ["outbox", "export", "--reveal", &ids[0], &ids[1], &ids[2]];
+        for arguments in [&of_these[..3], &of_these] {
+            let (code, stdout, stderr) = setup.call(arguments);
+            assert_eq!((code, stdout.trim()), (65, fit.as_str()), "{stderr}");
+            assert!(stderr.contains("1 of these events does not match its checksum"), "{stderr}");
+        }
+        assert_eq!(call(&setup, &["outbox", "export"]).lines().count(), 3, "a listing is of all");
+        assert_eq!(call(&setup, &["outbox", "export", "--reveal", "--limit", "1"]).trim(), event("u", 1));
+    };
+    // On the stopped directory `verdict` ends with 65, too.
+    check();
+    let relay = setup.start();
+    check();
+    let mut client = Client::socket(&setup.socket()).expect("the control socket");
+    let answer = client.get("/api/export?reveal=true");
+    assert!(answer.is_err(), "who understands no trailers must see that it broke off: {answer:?}");
+    drop(relay);
+}

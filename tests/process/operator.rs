@@ -81,9 +81,60 @@ fn a_file_that_is_sent_twice_arrives_once() {
     for _ in 0..2 {
         let (_, stdout, stderr) = setup.call(&arguments);
         assert!(std::fs::read_to_string(&rejects).expect("rejects").contains("31"), "{stdout}{stderr}");
+        std::fs::remove_file(&rejects).expect("a file");
     }
     relay.wait_until_empty(PATIENCE);
     assert_eq!(upstream.arrivals().count(), 30);
+}
+
+#[test]
+fn refused_events_never_replace_the_input_or_those_of_an_earlier_run_and_nothing_is_sent_first() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let (file, earlier) = (setup.dir().join("events.ndjson"), setup.dir().join("rejects"));
+    let text = format!("{}\n{{\"not\": \"an event\"}}\n{}\n", event("u", 1), event("u", 2));
+    std::fs::write(&file, &text).expect("a file");
+    std::fs::write(&earlier, "half mended").expect("a file");
+    let file = file.to_str().expect("a path");
+    for (rejects, why) in [(file, "the input itself"), (earlier.to_str().expect("a path"), "is not empty")] {
+        let (code, stdout, stderr) = setup.call(&["send", file, "--rejects", rejects]);
+        assert!(code == 73 && stderr.contains(why), "{code} {stdout}{stderr}");
+    }
+    // The shell's redirection is the same file, too.
+    let mut command = setup.command(&["send", "-", "--rejects", file]);
+    let output = command.stdin(std::fs::File::open(file).expect("a file")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(73), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(file).expect("the input"), text);
+    assert_eq!(std::fs::read_to_string(&earlier).expect("a file"), "half mended");
+    assert_eq!(relay.ledger("accepted"), 0);
+}
+
+#[test]
+fn an_event_that_was_discarded_and_is_sent_again_is_not_told_as_delivered() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":400,"message":"no such ucc"}]"#);
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string());
+    let file = setup.dir().join("events.ndjson");
+    std::fs::write(&file, event("u", 1)).expect("a file");
+    let arguments = ["send", file.to_str().expect("a path"), "--wait"];
+    assert_eq!(setup.call(&arguments).0, 65);
+    assert_eq!(setup.call(&["outbox", "discard", "--all", "--yes"]).0, 0);
+    upstream.heal();
+    let (code, _, stderr) = setup.call(&arguments);
+    assert!(
+        code == 69 && stderr.contains("0 delivered, 1 sent before") && stderr.contains("without its key"),
+        "{stderr}"
+    );
+    // The way that the hint and the runbook tell.
+    let (path, lines) = ("/events/batch", [("Content-Type", "application/x-ndjson")]);
+    let answer = relay.client().request("POST", path, &lines, &event("u", 1)).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 1);
 }
 
 #[test]

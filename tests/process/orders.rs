@@ -199,7 +199,45 @@ fn ids_that_nobody_knows_are_told_and_one_that_is_given_twice_counts_once() {
     assert!(stderr.contains(never) && stderr.contains("no such event"), "{stderr}");
     relay.wait_until_empty(PATIENCE);
     let (code, stdout, stderr) = setup.call(&["outbox", "discard", "--json", &id]);
-    assert!(code == 0 && stdout.contains("\"count\":0") && stderr.contains("not dead (any more)"), "{stdout}{stderr}");
+    assert!(code == 69 && stdout.contains("\"count\":0") && stderr.contains("not dead (any more)"), "{stdout}{stderr}");
+}
+
+#[test]
+fn an_order_about_named_events_that_does_nothing_is_no_success() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("FORWARD__AMBIGUOUS", "dead");
+    let relay = with_dead(&setup, &upstream, 1);
+    upstream.fault(r#"[{"path":"/events","reset":"after"}]"#);
+    assert_eq!(relay.client().post("/events", &event("u2", 1)).expect("an answer").status, 200);
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(order(&setup, "/api/pause", &json!({})).status, 200);
+    let answer = relay.client().post("/events", &event("u3", 1)).expect("an answer");
+    let (of_dead, waiting) = (ids(&setup), answer.json()["id"].as_str().expect("an id").to_owned());
+    for action in ["discard", "replay"] {
+        for more in [&["--json"][..], &["--dry-run"]] {
+            let (code, _, stderr) = setup.call(&[&["outbox", action, &waiting], more].concat());
+            assert!(code == 69 && stderr.contains("none of the events named"), "{action} {more:?}: {code} {stderr}");
+        }
+    }
+    let (code, _, stderr) = setup.call(&["outbox", "replay", &of_dead[1]]);
+    assert!(code == 69 && stderr.contains("--may-duplicate"), "{code} {stderr}");
+    let (code, _, stderr) = setup.call(&["outbox", "replay", &waiting, &of_dead[0]]);
+    assert!(code == 0 && stderr.contains(&format!("not dead (any more): {waiting}")), "{code} {stderr}");
+    assert_eq!(setup.call(&["outbox", "replay", "--reason", "corrupt"]).0, 0, "a filter may mean none");
+}
+
+#[test]
+fn an_order_with_a_misspelt_flag_or_variable_reaches_no_relay() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let relay = with_dead(&setup, &upstream, 1);
+    let (code, _, stderr) = setup.call(&["outbox", "discard", "--all", "--yes", "--set", "outbox.dirr=/mnt/other"]);
+    assert!(code == 78 && stderr.contains("did you mean outbox.dir?"), "{code} {stderr}");
+    setup.raw("CELLO_RELAY_ADMIN_SOCKET", "/mnt/other/control.sock");
+    let (code, _, stderr) = setup.call(&["outbox", "discard", "--all", "--yes"]);
+    assert!(code == 78 && stderr.contains("CELLO_RELAY_ADMIN__SOCKET"), "{code} {stderr}");
+    assert_eq!(dead(&relay), 1);
 }
 
 #[test]

@@ -108,7 +108,7 @@ async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Conte
         if args.dry_run {
             let verb = if found.count == 1 { "matches" } else { "match" };
             tell(args, &found, &answer, &format!("{} {verb}", letters(found.count)))?;
-            return known(&found);
+            return fulfilled(act, args, &found);
         }
         if !args.yes {
             tell_passed_over(found.passed_over);
@@ -126,7 +126,7 @@ async fn run(act: &Act, args: &Args, terms: &Map<String, Value>, context: &Conte
             let message = format!("the canary {id} was not delivered ({outcome}): the rest stays dead");
             Err(Failure::new(Exit::Unavailable, message).hint(format!("see why: cello-relay outbox show {id}")))
         }
-        _ => known(&done),
+        _ => fulfilled(act, args, &done),
     }
 }
 
@@ -144,12 +144,13 @@ fn tell(args: &Args, done: &Done, answer: &Value, text: &str) -> Result<(), Fail
     Ok(())
 }
 
-/// An id that was misspelt must not pass for done.
-fn known(done: &Done) -> Result<(), Failure> {
-    if done.unknown.is_empty() {
-        return Ok(());
-    }
-    let message = format!("no such event waits or is dead: {}", done.unknown.join(", "));
+/// An id that was misspelt, or events of which none could be meant, must not pass for done.
+fn fulfilled(act: &Act, args: &Args, done: &Done) -> Result<(), Failure> {
+    let message = match done.unknown.is_empty() {
+        false => format!("no such event waits or is dead: {}", done.unknown.join(", ")),
+        true if !args.ids.is_empty() && done.count == 0 => format!("none of the events named can be {}", act.done),
+        true => return Ok(()),
+    };
     Err(Failure::new(Exit::Unavailable, message).hint("`cello-relay outbox list --state dead` shows the ids there are"))
 }
 

@@ -1,8 +1,9 @@
 //! `outbox erase`: a person asked to be forgotten. Works on a stopped relay's directory too.
 
+use std::fs::File;
 use std::future::Future;
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ use crate::event::UserId;
 use crate::outbox::sqlite::erase_stopped;
 use crate::telemetry;
 
+/// No event is larger by default.
+const MAX_BYTES: u64 = 256 << 10;
+
 /// `outbox erase`
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("who").required(true))]
@@ -23,7 +27,7 @@ pub(in crate::cli) struct Args {
     /// The person's newUserId
     #[arg(long, group = "who")]
     user: Option<String>,
-    /// A file with it, or - for stdin, so that it stays out of the shell's history
+    /// A file with it and nothing else, or - for stdin, so that it stays out of the shell's history
     #[arg(long, value_name = "FILE", group = "who")]
     user_file: Option<PathBuf>,
     /// Only count
@@ -39,21 +43,51 @@ pub(in crate::cli) struct Args {
 
 impl Args {
     fn person(&self) -> Result<String, Failure> {
-        let text = match (&self.user, &self.user_file) {
-            (Some(user), _) => user.clone(),
-            (None, Some(path)) if path.as_os_str() == "-" => {
-                let mut text = String::new();
-                std::io::stdin().take(4096).read_to_string(&mut text)?;
-                text
-            }
-            (None, Some(path)) => std::fs::read_to_string(path)?,
-            (None, None) => String::new(),
-        };
-        let id = text.trim_end_matches(['\r', '\n']);
-        if id.is_empty() {
-            return Err(Failure::new(Exit::Usage, "the newUserId is empty"));
+        if let Some(path) = &self.user_file {
+            return from_file(path);
         }
-        Ok(id.to_owned())
+        match self.user.as_deref().unwrap_or_default().trim_end_matches(['\r', '\n']) {
+            "" => Err(Failure::new(Exit::Usage, "the newUserId is empty")),
+            id => Ok(id.to_owned()),
+        }
+    }
+}
+
+/// The id that a file holds, or stdin.
+fn from_file(path: &Path) -> Result<String, Failure> {
+    let is_stdin = path.as_os_str() == "-";
+    let name = if is_stdin { "stdin".into() } else { path.display().to_string() };
+    let cannot = |error: io::Error| {
+        let message = format!("{name} cannot be read: {error}");
+        Failure::new(Failure::from(error).exit, message)
+    };
+    let source: Box<dyn Read> =
+        if is_stdin { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(cannot)?) };
+    let mut bytes = Vec::new();
+    source.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    let refused = |why| {
+        Failure::new(Exit::Usage, format!("{name} {why}"))
+            .hint("it must hold one newUserId and nothing else; one that is as odd as that can be given as --user")
+    };
+    only_id(&bytes).map_err(refused).map(str::to_owned)
+}
+
+/// The one id that this is. An id may hold blanks and line breaks, so nothing but the end of the last line and an
+/// editor's mark is taken off: where more is doubtful, nobody is erased and nobody is told that there was nothing.
+fn only_id(bytes: &[u8]) -> Result<&str, &'static str> {
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err("is longer than any newUserId");
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
+    let id = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end_matches(['\r', '\n']);
+    if id.is_empty() {
+        Err("holds no newUserId")
+    } else if id.contains(['\r', '\n']) {
+        Err("has more than one line")
+    } else if id.trim() != id {
+        Err("has a blank before or after the newUserId")
+    } else {
+        Ok(id)
     }
 }
 
@@ -159,4 +193,44 @@ fn tell(answer: &Value, args: &Args) -> Result<(), Failure> {
         output::note("free pages are overwritten when the relay is idle next");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_one_id_and_whatever_may_be_another_is_refused() {
+        for text in ["u 1", "u 1\n", "u 1\r\n", "u 1\n\n", "\u{feff}u 1\n"] {
+            assert_eq!(only_id(text.as_bytes()), Ok("u 1"), "{text:?}");
+        }
+        for (text, why) in [
+            ("", "no newUserId"),
+            ("\n", "no newUserId"),
+            ("u1\nu2\n", "more than one line"),
+            ("u1\r\nu2", "more than one line"),
+            ("\nu1", "more than one line"),
+            ("u1 \n", "a blank"),
+            ("\tu1", "a blank"),
+            (" \n", "a blank"),
+        ] {
+            assert!(only_id(text.as_bytes()).unwrap_err().contains(why), "{text:?}");
+        }
+        assert_eq!(only_id(b"u\xff"), Err("is not UTF-8"));
+        let long = vec![b'u'; MAX_BYTES as usize + 1];
+        assert_eq!(only_id(&long[1..]).map(str::len), Ok(MAX_BYTES as usize));
+        assert!(only_id(&long).unwrap_err().contains("longer"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_id_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ids");
+        std::fs::write(&file, "u1\nu2\n").unwrap();
+        for (path, exit) in [(file, Exit::Usage), (dir.path().join("missing"), Exit::Io), (dir.path().into(), Exit::Io)]
+        {
+            let failure = from_file(&path).unwrap_err();
+            assert_eq!((failure.exit, failure.message.starts_with(&format!("{} ", path.display()))), (exit, true));
+        }
+    }
 }

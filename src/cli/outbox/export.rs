@@ -8,11 +8,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
+use hyper::header::TE;
 use indicatif::ProgressBar;
 
 use super::look;
-use super::offline::Stopped;
+use super::offline::{Stopped, left_out};
 use super::source::{self, Which};
+use crate::admin::LEFT_OUT;
 use crate::cli::Context;
 use crate::cli::client::{Client, query};
 use crate::cli::exit::{Exit, Failure};
@@ -102,9 +104,12 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     // Lines and a bar on one terminal would be neither.
     let bar = if stdout.is_terminal() { ProgressBar::hidden() } else { progress::events(None, "exporting") };
+    let mut damaged = 0;
     for (place, path) in args.paths().iter().enumerate() {
-        match client.start(Method::GET, path, &[], Bytes::new()).await {
-            Ok(answer) if answer.status().is_success() => copy(answer.into_body(), &mut stdout, &bar).await?,
+        match client.start(Method::GET, path, &[(TE.as_str(), "trailers")], Bytes::new()).await {
+            Ok(answer) if answer.status().is_success() => {
+                damaged += copy(answer.into_body(), &mut stdout, &bar).await?
+            }
             Ok(answer) => return Err(refused(&client, answer).await),
             Err(error) if place > 0 => return Err(flow::unreachable(&client, &error)),
             Err(error) => {
@@ -113,22 +118,30 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         }
     }
     bar.finish_and_clear();
-    Ok(stdout.flush()?)
+    stdout.flush()?;
+    if damaged == 0 { Ok(()) } else { Err(left_out(damaged)) }
 }
 
-/// Copies an export as it comes.
-async fn copy(mut body: Incoming, out: &mut impl Write, bar: &ProgressBar) -> Result<(), Failure> {
+/// Copies an export as it comes; gives how many damaged events the relay left out.
+async fn copy(mut body: Incoming, out: &mut impl Write, bar: &ProgressBar) -> Result<u64, Failure> {
+    let mut damaged = 0;
     while let Some(frame) = body.frame().await {
         let broke_off = |error| {
             Failure::new(Exit::Unavailable, format!("the export broke off, what was printed is not all: {error}"))
                 .hint("run it again; `send` takes no event twice")
         };
-        if let Ok(data) = frame.map_err(broke_off)?.into_data() {
-            out.write_all(&data)?;
-            bar.inc(data.iter().filter(|byte| **byte == b'\n').count() as u64);
+        match frame.map_err(broke_off)?.into_data() {
+            Ok(data) => {
+                out.write_all(&data)?;
+                bar.inc(data.iter().filter(|byte| **byte == b'\n').count() as u64);
+            }
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                damaged += trailers.get(LEFT_OUT).and_then(|count| count.to_str().ok()?.parse().ok()).unwrap_or(0);
+            }
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// What the relay said to a request that it does not grant.

@@ -23,6 +23,15 @@ const PAGE: usize = 500;
 pub(super) const WHAT_BECOMES: &str = "a relay moves a damaged file aside as soon as it meets the damage, and goes on with \
     what can be read; an event that fails only its checksum becomes a dead letter (corrupt) when it is its turn";
 
+/// So many events are not what was stored.
+pub(super) fn left_out(damaged: u64) -> Failure {
+    let message = match damaged {
+        1 => "1 of these events does not match its checksum".to_owned(),
+        _ => format!("{damaged} of these events do not match their checksums"),
+    };
+    Failure::new(Exit::Data, format!("the outbox is damaged: {message}")).hint(WHAT_BECOMES)
+}
+
 /// The outbox of a relay that does not run.
 pub(super) struct Stopped {
     outbox: Offline,
@@ -68,7 +77,7 @@ impl Stopped {
     pub(super) fn verdict(&self) -> Result<(), Failure> {
         let message = match (self.outbox.damage(), self.damaged.get()) {
             (None, 0) => return Ok(()),
-            (None, damaged) => format!("{damaged} of these events do not match their checksums"),
+            (None, damaged) => return Err(left_out(damaged)),
             (Some(damage), _) => match damage.expected {
                 Some(expected) => format!("only {} of {} can be read", damage.readable, counted(expected, "event")),
                 None => format!("only {} can be read; nobody knows of how many", counted(damage.readable, "event")),

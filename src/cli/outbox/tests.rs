@@ -157,7 +157,7 @@ async fn of_a_damaged_directory_what_can_be_read_is_printed_and_the_rest_is_told
     let mut text = Vec::new();
     let failure = stopped.export(&Which::default(), &[], usize::MAX, true, &mut text).unwrap_err();
     assert_eq!((failure.exit, text.len()), (Exit::Data, 0), "a body that was changed is not exported");
-    assert!(failure.message.contains("1 of these events do not match"), "{}", failure.message);
+    assert!(failure.message.contains("1 of these events does not match"), "{}", failure.message);
     let damage = |bytes: &mut Vec<u8>| {
         // A page is moved to where no page of that kind belongs: all events are gone.
         let pages = bytes.len() / 4096;

@@ -1,9 +1,9 @@
 //! Refused events, kept so that they can be mended and sent again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -27,16 +27,22 @@ struct Line<'a> {
 }
 
 /// Where refused events go. The file is made when the first is refused, for the owner only: events hold
-/// personal data.
+/// personal data. What is there already is looked at before anything is sent.
 pub(super) struct Rejects {
     path: Option<PathBuf>,
+    /// What the input is, if it is a file.
+    input: Option<Metadata>,
     file: Option<BufWriter<File>>,
     count: u64,
 }
 
 impl Rejects {
-    pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, file: None, count: 0 }
+    pub(super) fn new(path: Option<PathBuf>, input: Option<Metadata>) -> Result<Self, Failure> {
+        let mut rejects = Self { path, input, file: None, count: 0 };
+        if let Some(path) = rejects.path.as_deref().filter(|path| path.exists()) {
+            rejects.file = Some(BufWriter::new(open(path, rejects.input.as_ref())?));
+        }
+        Ok(rejects)
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -61,10 +67,7 @@ impl Rejects {
             return Ok(());
         };
         if self.file.is_none() {
-            let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-            let cannot =
-                |error| Failure::new(Exit::CannotCreate, format!("{} cannot be made: {error}", path.display()));
-            self.file = Some(BufWriter::new(opened.map_err(cannot)?));
+            self.file = Some(BufWriter::new(open(&path, self.input.as_ref())?));
         }
         let line = Line { line: item.number, status, reason, event: as_json(&item.body) };
         if let Some(file) = &mut self.file {
@@ -77,6 +80,31 @@ impl Rejects {
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         Ok(self.file.as_mut().map_or(Ok(()), Write::flush)?)
     }
+}
+
+/// The file, made if it is not there. Nothing is cut: the input is still being read, and what an earlier run left may
+/// be half mended.
+fn open(path: &Path, input: Option<&Metadata>) -> Result<File, Failure> {
+    let failure = |message: &str| Failure::new(Exit::CannotCreate, format!("{} {message}", path.display()));
+    let cannot = |error: std::io::Error| failure(&format!("cannot be made: {error}"));
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
+    let found = file.metadata().map_err(cannot)?;
+    // A pipe, a terminal or /dev/null is left as it is.
+    if !found.is_file() {
+        return Ok(file);
+    }
+    if input.is_some_and(|input| (input.dev(), input.ino()) == (found.dev(), found.ino())) {
+        return Err(failure("is the input itself: refused events need a file of their own"));
+    }
+    if found.len() > 0 {
+        return Err(failure("is not empty: it may hold the refused events of an earlier run")
+            .hint("name another file for --rejects, or move that one away"));
+    }
+    if found.mode() & 0o077 != 0 {
+        let kept = |error| failure(&format!("cannot be kept from others ({error}), and events hold personal data"));
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(kept)?;
+    }
+    Ok(file)
 }
 
 /// The bytes themselves on one line if they are JSON (where a line break is never part of a value), else

@@ -149,7 +149,8 @@ impl View<'_> {
     /// A page of events that wait or are dead, by sequence; however long it takes.
     pub(super) fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> rusqlite::Result<Vec<Listed>> {
         let (mut lines, mut next) = (Vec::new(), Some(after.map_or(0, |id| id.seq() + 1)));
-        while let Some(from) = next.filter(|_| lines.len() < limit) {
+        // A full page has no next part.
+        while let Some(from) = next {
             let found = self.list_part(filter, from, limit - lines.len())?;
             lines.extend(found.lines);
             next = found.next;
@@ -157,7 +158,8 @@ impl View<'_> {
         Ok(lines)
     }
 
-    /// What can be found of a page by looking at so many rows.
+    /// What can be found of a page by looking at so many rows. Of each table a little more may be found than the page
+    /// has room for.
     fn list_part(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Found> {
         let mut found = Found::default();
         if filter.state != Some(State::Dead) {
@@ -195,7 +197,7 @@ impl View<'_> {
                 let is_meant = filter.state.is_none_or(|state| state == report.state)
                     && filter.reason.is_none_or(|reason| Some(reason) == report.reason)
                     && filter.is_in_time(line.id);
-                if is_meant && found.lines.len() < limit {
+                if is_meant {
                     found.lines.push(listed_waiting(line, report));
                 }
             }

@@ -362,3 +362,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,6 +135,7 @@ async fn a_limited_replay_goes_on_where_it_ended_and_takes_each_once() {
         }
         let rest = subject.store.replay(all(), Terms { after: first.next, ..two }).await.unwrap();
         assert_eq!((rest.count, rest.next, subject.ledger().dead), (1, None, 2));
+        assert_eq!(subject.state(buried[2]).await, Some(State::Pending));
         let ids = Selection::Ids(vec![buried[2], buried[0], buried[0]]);
         assert_eq!(subject.store.replay(ids, Terms::default()).await.unwrap().count, 1);
     })

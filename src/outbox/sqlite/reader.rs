@@ -2,7 +2,7 @@
 //! and checkpoints never wait for a listing. A long listing is many short transactions.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -62,7 +62,11 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         let generation = shared.generation.load(Ordering::Acquire);
         if open.as_ref().is_none_or(|(of, _)| *of != generation) {
             drop(open.take());
-            *open = Sql::open_read_only(&path).ok().map(|sql| (generation, sql));
+            match Sql::open_read_only(&path).map_err(Fault::from) {
+                Ok(sql) => *open = Some((generation, sql)),
+                Err(Fault::Damaged(_)) => tell(&shared, &shared.headless, generation),
+                Err(_) => {}
+            }
         }
         let flying = shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).flying.clone();
         let view = open.as_ref().map(|(_, sql)| View { sql, flying: &flying });
@@ -70,13 +74,17 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         if let Some(fault) = failure {
             *open = None;
             if matches!(fault, Fault::Damaged(_)) {
-                // The file is the writer's, and so is what to do about it.
-                shared.damaged.store(generation, Ordering::Release);
-                shared.inbox.nudge();
+                tell(&shared, &shared.damaged, generation);
             }
         }
     }
     shared.looks.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// The file is the writer's, and so is what to do about damage.
+fn tell(shared: &Shared, met: &AtomicU64, generation: u64) {
+    met.store(generation, Ordering::Release);
+    shared.inbox.nudge();
 }
 
 /// Answers; says why the connection should not be used again.

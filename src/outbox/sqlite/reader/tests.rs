@@ -268,7 +268,8 @@ fn the_reader_opens_the_file_anew_when_the_writer_did_and_tells_it_of_damage() {
     assert_eq!(look().unwrap(), None, "the one that it has");
     shared.generation.store(1, Ordering::Release);
     assert_eq!(look().unwrap(), Some(State::Pending));
-    assert_eq!(shared.damaged.load(Ordering::Acquire), u64::MAX, "nothing was damaged so far");
+    let told = (shared.damaged.load(Ordering::Acquire), shared.headless.load(Ordering::Acquire));
+    assert_eq!(told, (u64::MAX, u64::MAX), "nothing was damaged so far");
 
     assert!(sql.checkpoint_and_truncate().unwrap());
     drop(sql);
@@ -277,6 +278,11 @@ fn the_reader_opens_the_file_anew_when_the_writer_did_and_tells_it_of_damage() {
     look().unwrap_err();
     assert_eq!(shared.damaged.load(Ordering::Acquire), 2);
     assert!(shared.looks.lock().unwrap().is_none(), "a connection that failed is not used again");
+    std::fs::write(&database, "no database".repeat(1000)).unwrap();
+    shared.generation.store(3, Ordering::Release);
+    assert_eq!(look().unwrap_err().0, "it cannot be opened now");
+    let told = (shared.damaged.load(Ordering::Acquire), shared.headless.load(Ordering::Acquire));
+    assert_eq!(told, (2, 3), "the writer's connection may still find all of it");
     drop(ask);
     shared.stop_reader();
     reader.join().unwrap();

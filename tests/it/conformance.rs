@@ -5,6 +5,7 @@
 mod counts;
 mod dead;
 mod decisions;
+mod turns;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -194,23 +195,6 @@ async fn an_event_is_overtaken_only_by_deliveries_since_its_last_attempt() {
         subject.settle(c, delivered()).await;
         subject.clock.advance(Duration::from_secs(2));
         assert!(subject.claim_one().await.progress.overtaken);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn released_events_come_first_again_or_last_when_rotating() {
-    each(0, async |subject: Subject| {
-        let appended = append(&*subject.store, &["a", "b", "c"]).await;
-        for expected in [0, 1, 2, 0, 1] {
-            let mut claimed = subject.store.claim(Want { max: 1, rotate: true }).await;
-            let claimed = claimed.remove(0);
-            assert_eq!(claimed.id, appended[expected]);
-            subject.settle(claimed, Outcome::Release).await;
-        }
-        let all = subject.claim(10).await;
-        assert_eq!(ids(&all), appended);
-        assert!(all.iter().all(|claimed| claimed.progress.attempts == 0));
     })
     .await;
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,6 +279,30 @@ async fn a_file_that_is_no_database_is_moved_aside() {
     append(&store, &["a"]).await;
     until(&store, |store| store.stats().quarantined_files == 1).await;
     assert_eq!(deliver_all(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_whose_head_is_damaged_under_a_running_store_is_made_again_once_a_look_meets_it() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let mut appended = append(&store, &["a", "b", "a"]).await;
+    store.close().await;
+    drop(store);
+    let store = fixture.open();
+    let file = fs::File::options().write(true).open(fixture.path("outbox.db")).unwrap();
+    file.write_all_at(&[b'x'; 100], 0).unwrap();
+    appended.extend(append(&store, &["a", "c"]).await);
+    store.list(Filter::default(), None, 9).await.unwrap_err();
+    until(&store, |store| store.stats().quarantined_files == 1).await;
+    // Without this a start would know nothing of any of them.
+    drop(claim(&store, 1).await);
+    drop(store);
+    let store = fixture.open();
+    assert_eq!(store.list(Filter::default(), None, 9).await.unwrap().len(), 5);
+    let sent: BTreeSet<EventId> = deliver_what_is_left(&store).await.into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(sent, appended.into_iter().collect());
+    assert_eq!(store.stats().ledger, Ledger { accepted: 5, delivered: 5, ..Ledger::default() });
+    assert_eq!(fixture.metrics.lost.with(Lost::Corrupt).get(), 0);
 }
 
 #[tokio::test]

@@ -373,3 +373,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,7 +108,7 @@ pub(super) enum Fault {
     Full(rusqlite::Error),
     /// The file is damaged.
     Damaged(rusqlite::Error),
-    /// The file lost its name, or its WAL was cut: what is written to it is found by no later start.
+    /// The file lost its name or its head, or its WAL was cut: what is written to it is found by no later start.
     Gone,
     /// Anything else: what is on disk is not known until the file was opened anew.
     Broken(rusqlite::Error),
@@ -161,7 +161,7 @@ impl Fault {
     /// What SQLite said; never holds a value of a row.
     pub(super) fn text(&self) -> String {
         let (Fault::Full(error) | Fault::Damaged(error) | Fault::Broken(error)) = self else {
-            return "its files were removed, moved away or cut".to_owned();
+            return "its files were removed, moved away, cut or overwritten".to_owned();
         };
         match error {
             rusqlite::Error::SqliteFailure(code, _) => code.to_string(),
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_in_words_and_without_a_value_of_a_row() {
         assert_eq!(failure(ffi::SQLITE_BUSY).text(), ffi::Error::new(ffi::SQLITE_BUSY).to_string());
-        assert_eq!(Fault::Gone.text(), "its files were removed, moved away or cut");
+        assert_eq!(Fault::Gone.text(), "its files were removed, moved away, cut or overwritten");
         let column = rusqlite::Error::InvalidColumnType(3, "a value of a row".to_owned(), Type::Text);
         assert_eq!(Fault::from(column).text(), "column 3 has another type");
         assert_eq!(Fault::from(rusqlite::Error::QueryReturnedNoRows).text(), "Query returned no rows");

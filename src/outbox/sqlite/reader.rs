@@ -2,7 +2,7 @@
 //! and checkpoints never wait for a listing. A long listing is many short transactions.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -62,7 +62,11 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         let generation = shared.generation.load(Ordering::Acquire);
         if open.as_ref().is_none_or(|(of, _)| *of != generation) {
             drop(open.take());
-            *open = Sql::open_read_only(&path).ok().map(|sql| (generation, sql));
+            match Sql::open_read_only(&path).map_err(Fault::from) {
+                Ok(sql) => *open = Some((generation, sql)),
+                Err(Fault::Damaged(_)) => tell(&shared, &shared.headless, generation),
+                Err(_) => {}
+            }
         }
         let flying = shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).flying.clone();
         let view = open.as_ref().map(|(_, sql)| View { sql, flying: &flying });
@@ -70,13 +74,17 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         if let Some(fault) = failure {
             *open = None;
             if matches!(fault, Fault::Damaged(_)) {
-                // The file is the writer's, and so is what to do about it.
-                shared.damaged.store(generation, Ordering::Release);
-                shared.inbox.nudge();
+                tell(&shared, &shared.damaged, generation);
             }
         }
     }
     shared.looks.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// The file is the writer's, and so is what to do about damage.
+fn tell(shared: &Shared, met: &AtomicU64, generation: u64) {
+    met.store(generation, Ordering::Release);
+    shared.inbox.nudge();
 }
 
 /// Answers; says why the connection should not be used again.
@@ -149,7 +157,8 @@ impl View<'_> {
     /// A page of events that wait or are dead, by sequence; however long it takes.
     pub(super) fn list(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> rusqlite::Result<Vec<Listed>> {
         let (mut lines, mut next) = (Vec::new(), Some(after.map_or(0, |id| id.seq() + 1)));
-        while let Some(from) = next.filter(|_| lines.len() < limit) {
+        // A full page has no next part.
+        while let Some(from) = next {
             let found = self.list_part(filter, from, limit - lines.len())?;
             lines.extend(found.lines);
             next = found.next;
@@ -157,7 +166,8 @@ impl View<'_> {
         Ok(lines)
     }
 
-    /// What can be found of a page by looking at so many rows.
+    /// What can be found of a page by looking at so many rows. Of each table a little more may be found than the page
+    /// has room for.
     fn list_part(&self, filter: &Filter, from: u64, limit: usize) -> rusqlite::Result<Found> {
         let mut found = Found::default();
         if filter.state != Some(State::Dead) {
@@ -195,7 +205,7 @@ impl View<'_> {
                 let is_meant = filter.state.is_none_or(|state| state == report.state)
                     && filter.reason.is_none_or(|reason| Some(reason) == report.reason)
                     && filter.is_in_time(line.id);
-                if is_meant && found.lines.len() < limit {
+                if is_meant {
                     found.lines.push(listed_waiting(line, report));
                 }
             }

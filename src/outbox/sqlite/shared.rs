@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) generation: AtomicU64,
     /// The generation in which the reader met damage; none if this is not the present one.
     pub(super) damaged: AtomicU64,
+    /// The same of damage at the beginning of the file, which keeps anybody from opening it.
+    pub(super) headless: AtomicU64,
     /// The reader's connection and the generation it is of; held while a question is answered, and by the writer
     /// while it opens the file anew.
     pub(super) looks: Mutex<Option<(u64, Sql)>>,
@@ -45,6 +47,7 @@ impl Shared {
             ignore_backoff: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             damaged: AtomicU64::new(u64::MAX),
+            headless: AtomicU64::new(u64::MAX),
             looks: Mutex::default(),
             moved: Mutex::default(),
             questions: Mutex::new(Some(questions)),

@@ -269,3 +269,7 @@ impl Sql {
         )
     }
 }
+
+#[cfg(test)]
+#[path = "sql/tests.rs"]
+mod tests;

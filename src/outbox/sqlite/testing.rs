@@ -1,5 +1,6 @@
 //! What the unit tests of the store share.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::hand_out::Round;
 use super::inbox::Inbox;
 use super::row::Gate;
 use super::shared::Shared;
+use super::sql::PAGE_BYTES;
 use super::store::Store;
 use super::volume::Home;
 use super::{Settings, writer};
@@ -90,4 +92,15 @@ impl Bench {
         self.store.sql.set_gate(&UserId::new(user), gate).unwrap();
         self.store.books.gates += 1;
     }
+}
+
+/// Changes the first page of a table, of which all has to be in the database.
+pub(super) fn change_page(database: &Path, table: &str, change: impl FnOnce(&mut [u8])) {
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?";
+    let file = rusqlite::Connection::open(database).unwrap();
+    let page = file.query_row(sql, [table], |row| row.get::<_, u32>(0)).unwrap() as usize;
+    drop(file);
+    let mut bytes = std::fs::read(database).unwrap();
+    change(&mut bytes[(page - 1) * PAGE_BYTES as usize..][..PAGE_BYTES as usize]);
+    std::fs::write(database, bytes).unwrap();
 }

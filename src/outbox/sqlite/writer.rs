@@ -15,7 +15,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -301,9 +301,11 @@ impl Writer {
         let Some(store) = &mut self.store else { return };
         let is_kept = store.place.is_kept(&self.env.home, &store.sql);
         self.env.volume.wal_bytes = store.place.wal_bytes();
-        if !is_kept {
+        let met_now = |met: &AtomicU64| met.load(Ordering::Acquire) == generation;
+        // No start will open a file without its head, but this connection has it open.
+        if !is_kept || met_now(&self.shared.headless) {
             self.fail(&Fault::Gone);
-        } else if self.shared.damaged.load(Ordering::Acquire) == generation {
+        } else if met_now(&self.shared.damaged) {
             self.fail(&contradiction().into());
         }
     }

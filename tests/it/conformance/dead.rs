@@ -17,7 +17,9 @@ async fn a_dead_letter_leaves_the_order_and_takes_its_old_place_when_replayed() 
             subject.store.replay(Selection::Ids(vec![appended[0]]), Terms::everything()).await.unwrap().count,
             1
         );
-        assert_eq!(subject.state(appended[0]).await, Some(State::Pending));
+        let report = subject.store.lookup(appended[0]).await.unwrap().unwrap();
+        assert_eq!((report.state, report.attempts, report.reason), (State::Pending, 0, None));
+        assert_eq!((report.message, report.request_id), (None, None), "of its former life");
         assert!(subject.nothing_is_due().await, "its user is busy");
         subject.settle(second, delivered()).await;
         let replayed = subject.claim_one().await;

@@ -129,11 +129,13 @@ async fn a_limited_replay_goes_on_where_it_ended_and_takes_each_once() {
         let two = Terms { limit: 2, ..Terms::default() };
         let first = subject.store.replay(all(), two).await.unwrap();
         assert_eq!((first.count, first.next), (2, Some(buried[1])));
-        // The first dies again: a pass that goes on after it does not replay it for ever.
-        let claimed = subject.claim_one().await;
-        subject.settle(claimed, dead(Reason::Http422)).await;
+        // They die again: a pass that goes on after them does not replay them for ever.
+        for claimed in subject.claim(2).await {
+            subject.settle(claimed, dead(Reason::Http422)).await;
+        }
         let rest = subject.store.replay(all(), Terms { after: first.next, ..two }).await.unwrap();
-        assert_eq!((rest.count, rest.next, subject.ledger().dead), (1, None, 1));
+        assert_eq!((rest.count, rest.next, subject.ledger().dead), (1, None, 2));
+        assert_eq!(subject.state(buried[2]).await, Some(State::Pending));
         let ids = Selection::Ids(vec![buried[2], buried[0], buried[0]]);
         assert_eq!(subject.store.replay(ids, Terms::default()).await.unwrap().count, 1);
     })
@@ -171,6 +173,35 @@ async fn a_dead_letter_tells_that_later_events_of_its_user_went() {
         subject.settle(claimed, delivered()).await;
         assert!(overtaken(later).await.is_some_and(|at| at >= start().plus(Duration::from_secs(60))));
         assert!(overtaken(buried[0]).await.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_later_events_went_is_told_as_long_as_one_of_the_user_is_dead() {
+    each(0, async |subject| {
+        let buried = bury(&subject, &[("a", Reason::Http422), ("a", Reason::Http422)]).await;
+        let deliver = async |subject: &Subject| {
+            let claimed = subject.claim_one().await;
+            subject.settle(claimed, delivered()).await;
+        };
+        let replay = async |id| {
+            subject.store.replay(Selection::Ids(vec![id]), Terms::everything()).await.unwrap();
+        };
+        let overtaken = async |id| subject.store.show(id).await.unwrap().and_then(|shown| shown.overtaken_at);
+        append(&*subject.store, &["a"]).await;
+        deliver(&subject).await;
+        let at = overtaken(buried[0]).await;
+        assert!(at.is_some());
+        replay(buried[0]).await;
+        assert_eq!((overtaken(buried[0]).await, overtaken(buried[1]).await), (None, at), "who waits is not overtaken");
+        subject.clock.advance(Duration::from_secs(60));
+        deliver(&subject).await;
+        assert_eq!(overtaken(buried[1]).await, at, "what went before it did not overtake it");
+        replay(buried[1]).await;
+        let claimed = subject.claim_one().await;
+        subject.settle(claimed, dead(Reason::Http422)).await;
+        assert_eq!(overtaken(buried[1]).await, None, "nobody was dead any more");
     })
     .await;
 }

@@ -173,3 +173,130 @@ impl Sql {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::{Bench, change_page};
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    /// Dead letters of these users, of which each died later than the one before.
+    fn graves(users: &[&str]) -> Bench {
+        let bench = Bench::with(users, 10);
+        for seq in 1..=users.len() as u64 {
+            bench.store.sql.bury(seq, at(seq as i64), Reason::Http400, 4).unwrap();
+        }
+        bench
+    }
+
+    #[test]
+    fn an_event_that_dies_leaves_the_queue_and_comes_back_as_it_was() {
+        let (sql, user) = (Bench::with(&["a"], 10).store.sql, UserId::new("a"));
+        let id = sql.event(1).unwrap().unwrap().id();
+        assert!(sql.bury(1, at(9), Reason::Http422, 3).unwrap());
+        assert!(!sql.bury(1, at(9), Reason::Http422, 3).unwrap(), "it waits no longer");
+        assert!(sql.event(1).unwrap().is_none());
+        let dead = sql.dead(1).unwrap().unwrap();
+        let told = (dead.id, dead.user, dead.trigger, dead.reason, dead.attempts, dead.body_bytes);
+        assert_eq!(told, (id, user.clone(), Trigger::None, Some(Reason::Http422), 3, 10));
+        sql.raise(1, &user).unwrap();
+        assert!(sql.dead(1).unwrap().is_none());
+        let row = sql.event(1).unwrap().unwrap();
+        assert!(row.is_intact() && row.again && row.id() == id);
+    }
+
+    #[test]
+    fn what_is_noted_of_a_user_goes_with_the_last_dead_letter() {
+        let (sql, user) = (graves(&["a", "b", "a"]).store.sql, UserId::new("a"));
+        sql.pass(&user, 5, at(70)).unwrap();
+        sql.conn.execute("INSERT INTO overtaken (seq, at_ms) VALUES (1, 60)", []).unwrap();
+        let passed = |seq| sql.passed(seq, &user).unwrap();
+        assert_eq!([1, 3, 4, 5].map(passed), [Some(at(70)), Some(at(70)), Some(at(70)), None]);
+        assert_eq!([1, 3].map(|seq| sql.overtaken(seq).unwrap()), [Some(at(60)), None]);
+        sql.delete_dead(1, &user).unwrap();
+        assert_eq!((passed(3), sql.overtaken(1).unwrap()), (Some(at(70)), None));
+        sql.delete_dead(3, &user).unwrap();
+        assert_eq!(passed(3), None);
+    }
+
+    #[test]
+    fn those_that_died_first_are_found_first() {
+        let sql = graves(&["a", "b", "c"]).store.sql;
+        sql.conn.execute("UPDATE dead SET died_ms = 10 - seq", []).unwrap();
+        let until = |ms, limit| sql.dead_until(at(ms), limit).unwrap();
+        assert_eq!((until(6, 9), until(8, 9), until(9, 2)), (vec![], vec![3, 2], vec![3, 2]));
+    }
+
+    #[test]
+    fn whole_dead_letters_come_in_sequence_until_one_is_enough() {
+        let sql = graves(&["a", "b", "c", "d", "e"]).store.sql;
+        sql.delete_dead(3, &UserId::new("c")).unwrap();
+        let look = |from, limit, enough| {
+            let mut seen = Vec::new();
+            let count = sql.whole_dead_from(from, limit, |dead| {
+                assert_eq!((dead.reason.as_str(), dead.attempts, dead.row.is_intact()), ("http_400", 4, true));
+                assert_eq!(dead.died_at, at(dead.row.seq as i64));
+                seen.push(dead.row.seq);
+                dead.row.seq != enough
+            });
+            (count.unwrap(), seen)
+        };
+        assert_eq!(look(0, 9, 9), (4, vec![1, 2, 4, 5]));
+        assert_eq!(look(2, 2, 9), (2, vec![2, 4]));
+        assert_eq!(look(2, 9, 4), (2, vec![2, 4]));
+        assert_eq!(look(6, 9, 9), (0, vec![]));
+        for (table, is_down, expected) in [
+            (Table::Dead, false, vec![1, 2, 4, 5]),
+            (Table::Dead, true, vec![5, 4, 2, 1]),
+            (Table::Waiting, false, vec![]),
+        ] {
+            let mut seqs = Vec::new();
+            sql.seqs(table, is_down, |seq| seqs.push(seq)).unwrap();
+            assert_eq!(seqs, expected);
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_of_another_file_is_stored_unless_its_sequence_is_taken() {
+        let sql = graves(&["a"]).store.sql;
+        let mut whole = None;
+        sql.whole_dead_from(1, 1, |dead| {
+            whole = Some(dead);
+            true
+        })
+        .unwrap();
+        let whole = whole.unwrap();
+        assert!(!sql.restore_dead(&whole).unwrap());
+        sql.delete_dead(1, &whole.row.event.user).unwrap();
+        assert!(sql.restore_dead(&whole).unwrap());
+        let count = sql.whole_dead_from(1, 1, |dead| {
+            assert!(dead.row.is_intact());
+            assert_eq!((dead.died_at, dead.reason, dead.attempts), (whole.died_at, whole.reason.clone(), 4));
+            true
+        });
+        assert_eq!(count.unwrap(), 1);
+    }
+
+    /// SQLite finds a row by the one before it and does not see that two have the same number.
+    #[test]
+    fn dead_letters_that_do_not_lie_in_sequence_are_not_read_on() {
+        for wrong in [2, 1] {
+            let bench = graves(&["a", "a", "a"]);
+            let path = bench.env.home.database();
+            let all = |sql: &Sql| {
+                (sql.dead_from(0, 9, &Filter::default()).is_ok(), sql.whole_dead_from(0, 9, |_| true).is_ok())
+            };
+            assert_eq!(all(&bench.store.sql), (true, true));
+            assert!(bench.store.sql.checkpoint_and_truncate().unwrap());
+            change_page(&path, "dead", |page| {
+                // Behind the head of a leaf come the places of its rows; in a row, behind its length, its number.
+                let third = usize::from(u16::from_be_bytes([page[12], page[13]])) + 1;
+                assert_eq!(std::mem::replace(&mut page[third], wrong), 3);
+            });
+            assert_eq!(all(&Sql::open(&path).unwrap()), (false, false), "{wrong}");
+        }
+    }
+}

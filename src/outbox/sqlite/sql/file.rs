@@ -101,7 +101,15 @@ impl Sql {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::UserId;
+    use crate::outbox::sqlite::row::{Books, Gate};
+    use crate::outbox::sqlite::sql::{FRAME_BYTES, WAL_HEAD_BYTES};
+    use crate::outbox::sqlite::testing::{Bench, change_page};
+    use crate::reason::Reason;
 
     fn made() -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -128,10 +136,129 @@ mod tests {
         let sql = Sql::open(&path).unwrap();
         sql.set_meta("key", &"x".repeat(100 * 4096)).unwrap();
         sql.set_meta("key", "").unwrap();
-        let pages = |name| sql.conn.pragma_query_value::<i64, _>(None, name, |row| row.get(0)).unwrap();
+        let pages = |name| pragma(&sql, name);
         let (free, all) = (pages("freelist_count"), pages("page_count"));
         assert!(free >= 100, "{free}");
         sql.vacuum(64).unwrap();
         assert_eq!((pages("freelist_count"), pages("page_count")), (free - 64, all - 64));
+    }
+
+    fn pragma(sql: &Sql, name: &str) -> i64 {
+        sql.conn.pragma_query_value(None, name, |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn whatever_is_deleted_is_overwritten_while_that_is_asked_for() {
+        const ON: i64 = 1;
+        const FAST: i64 = 2;
+        let (_dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        let mut is = vec![pragma(&sql, "secure_delete")];
+        for all in [true, false] {
+            sql.overwrite_all(all).unwrap();
+            is.push(pragma(&sql, "secure_delete"));
+        }
+        assert_eq!(is, [FAST, ON, FAST]);
+    }
+
+    #[test]
+    fn pages_in_use_and_free_ones_are_told_apart() {
+        let (_dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        let before = sql.pages().unwrap();
+        sql.set_meta("key", &"x".repeat(100 * 4096)).unwrap();
+        sql.forget_meta("key").unwrap();
+        let (used, free) = sql.pages().unwrap();
+        assert!(free >= 100, "{free}");
+        assert_eq!(used + free, pragma(&sql, "page_count") as u64);
+        // A page more may say where others belong.
+        assert!((before.0..=before.0 + 1).contains(&used) && before.1 == 0, "{before:?} {used}");
+    }
+
+    #[test]
+    fn the_wal_is_as_long_as_its_head_and_its_frames_and_starts_over_once_all_was_moved() {
+        let (dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        let wal_bytes = || std::fs::metadata(dir.path().join("outbox.db-wal")).unwrap().len();
+        for value in ["first", "second"] {
+            sql.set_meta("key", value).unwrap();
+            let frames = sql.wal_frames().unwrap();
+            assert!(frames > 0);
+            assert_eq!(wal_bytes(), WAL_HEAD_BYTES + frames * FRAME_BYTES);
+            assert!(sql.checkpoint_and_truncate().unwrap());
+            assert_eq!((sql.wal_frames().unwrap(), wal_bytes()), (0, 0));
+        }
+        sql.set_meta("key", "third").unwrap();
+        assert!(sql.checkpoint().unwrap());
+        assert_eq!(sql.wal_frames().unwrap(), 0);
+        assert!(wal_bytes() > 0, "it is written over");
+    }
+
+    #[test]
+    fn what_a_reader_still_needs_of_the_wal_is_not_said_to_be_moved() {
+        let (_dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        sql.set_meta("key", "before").unwrap();
+        let reader = Sql::open_read_only(&path).unwrap();
+        reader.conn.execute_batch("BEGIN").unwrap();
+        assert_eq!(reader.meta("key").unwrap().as_deref(), Some("before"));
+        sql.set_meta("key", "after").unwrap();
+        assert!(!sql.checkpoint().unwrap() && !sql.checkpoint_and_truncate().unwrap());
+        assert!(sql.wal_frames().unwrap() > 0);
+        reader.conn.execute_batch("END").unwrap();
+        assert!(sql.checkpoint().unwrap());
+    }
+
+    #[test]
+    fn damage_is_found_by_a_check_of_the_whole_file_and_none_where_there_is_none() {
+        let (_dir, path) = made();
+        let sql = Sql::open(&path).unwrap();
+        assert_eq!(sql.check().unwrap(), Vec::<String>::new());
+        assert!(sql.checkpoint_and_truncate().unwrap());
+        drop(sql);
+        // What a page says of the bytes between its rows matters to no read.
+        change_page(&path, "attempt", |page| page[7] += 1);
+        assert!(!Sql::open(&path).unwrap().check().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_an_opening_would_not_read_must_be_parked_behind_a_gate() {
+        let bench = Bench::with(&["a", "a", "b", "b"], 1);
+        let (sql, a) = (&bench.store.sql, UserId::new("a"));
+        let stranded = |mark| {
+            sql.write_books(&Books { mark, ..bench.store.books }).unwrap();
+            sql.stranded().unwrap()
+        };
+        assert_eq!([1, 2, 4].map(stranded), [0, 1, 3]);
+        sql.park(&a, 1).unwrap();
+        sql.park(&a, 2).unwrap();
+        assert_eq!(stranded(4), 3, "nobody comes for what is parked without a gate");
+        sql.set_gate(&a, Gate { due: Timestamp::from_millis(1), wait: Duration::ZERO }).unwrap();
+        assert_eq!([1, 3, 4].map(stranded), [0, 0, 1]);
+    }
+
+    #[test]
+    fn whether_all_before_a_sequence_is_parked_is_seen_by_the_first_and_the_last() {
+        let sql = Bench::with(&["a", "a", "b"], 1).store.sql;
+        let are_parked = |seq| sql.are_parked_before(seq).unwrap();
+        assert_eq!([1, 2].map(are_parked), [true, false]);
+        sql.park(&UserId::new("a"), 1).unwrap();
+        assert_eq!([2, 3, 4].map(are_parked), [true, false, false]);
+        sql.park(&UserId::new("b"), 3).unwrap();
+        assert!(are_parked(4), "what lies between is not looked at");
+        sql.unpark(&UserId::new("a"), 1).unwrap();
+        assert!(!are_parked(4));
+    }
+
+    #[test]
+    fn the_last_sequence_is_that_of_the_last_event_dead_or_not() {
+        assert_eq!(Bench::with(&[], 0).store.sql.last_seq().unwrap(), None);
+        let sql = Bench::with(&["a", "b", "c"], 1).store.sql;
+        for (dies, last) in [(None, 3), (Some(1), 3), (Some(3), 3), (Some(2), 3)] {
+            if let Some(seq) = dies {
+                assert!(sql.bury(seq, Timestamp::from_millis(1), Reason::Http400, 1).unwrap());
+            }
+            assert_eq!(sql.last_seq().unwrap(), Some(last), "{dies:?}");
+        }
     }
 }

@@ -105,3 +105,84 @@ impl Sql {
         self.one(sql, [], |row| Ok((row.get(0)?, timestamp(row.get(1)?), uint(row.get(2)?))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Route;
+    use crate::outbox::sqlite::testing::Bench;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn key(name: &str, body: u8) -> Key {
+        Key { route: Route::Batch, key: name.into(), body: [body; 32], notes: "said".into() }
+    }
+
+    #[test]
+    fn what_was_delivered_is_remembered_until_so_many_or_so_old_ones_are_forgotten() {
+        let sql = Bench::with(&[], 0).store.sql;
+        assert_eq!(sql.first_done_at().unwrap(), None);
+        let id = |seq| EventId::new(at(1), seq, 8);
+        for seq in 1..=6 {
+            sql.insert_done(id(seq), at(seq as i64 * 10), 2, (seq == 1).then_some("request")).unwrap();
+        }
+        let done = |seq| sql.done(seq).unwrap().map(|row| (row.id, row.done_at, row.attempts, row.request_id));
+        assert_eq!(done(1), Some((id(1), at(10), 2, Some("request".into()))));
+        assert_eq!((done(2), done(7)), (Some((id(2), at(20), 2, None)), None));
+        assert_eq!(sql.trim_done(2).unwrap(), 2);
+        assert_eq!((sql.first_done_at().unwrap(), done(2).is_some()), (Some(at(30)), false));
+        assert_eq!(sql.trim_done_until(at(40), 9).unwrap(), 2);
+        assert_eq!(sql.trim_done_until(at(60), 1).unwrap(), 1, "of the first alone");
+        assert_eq!(sql.trim_done_until(at(59), 9).unwrap(), 0);
+        assert_eq!(sql.first_done_at().unwrap(), Some(at(60)));
+    }
+
+    /// Keys of that many bytes, in that order.
+    fn keys(all: &[(&str, u64)]) -> Sql {
+        let sql = Bench::with(&[], 0).store.sql;
+        for (n, (name, bytes)) in (5..).zip(all) {
+            let row_id = 0;
+            let (notes, at) = ("said".into(), at(n));
+            let (first_seq, count) = (n as u64 * 10, 2);
+            let row = KeyRow { row_id, same_body: true, first_seq, count, salt: 9, at, bytes: *bytes, notes };
+            sql.insert_key(&key(name, 7), &row).unwrap();
+        }
+        sql
+    }
+
+    #[test]
+    fn a_key_is_known_on_its_route_with_its_body_until_it_is_forgotten() {
+        let sql = keys(&[("a", 3), ("b", 4)]);
+        let row = sql.key(&key("b", 7)).unwrap().unwrap();
+        let told = (row.same_body, row.first_seq, row.count, row.salt, row.at, row.bytes, &*row.notes);
+        assert_eq!(told, (true, 60, 2, 9, at(6), 4, "said"));
+        assert!(!sql.key(&key("b", 8)).unwrap().unwrap().same_body);
+        assert!(sql.key(&key("c", 7)).unwrap().is_none());
+        assert!(sql.key(&Key { route: Route::Events, ..key("b", 7) }).unwrap().is_none());
+        let oldest = sql.oldest_key().unwrap().unwrap();
+        assert_eq!(oldest, (sql.key(&key("a", 7)).unwrap().unwrap().row_id, at(5), 3));
+        sql.delete_key(oldest.0).unwrap();
+        assert_eq!(sql.oldest_key().unwrap(), Some((row.row_id, at(6), 4)));
+        sql.delete_key(row.row_id).unwrap();
+        assert_eq!(sql.oldest_key().unwrap(), None);
+    }
+
+    #[test]
+    fn keys_are_looked_at_in_slices_and_those_that_are_meant_forgotten() {
+        let sql = keys(&[("a", 3), ("b", 5), ("c", 7), ("d", 11), ("e", 13)]);
+        let row_id = |name| sql.key(&key(name, 7)).unwrap().map(|row| row.row_id);
+        let (second, fourth) = (row_id("b").unwrap(), row_id("d"));
+        let mut seen = Vec::new();
+        let forgotten = sql.forget_keys(second, 3, |key| {
+            seen.push((key.key.clone(), key.first_seq));
+            assert_eq!((key.notes.as_str(), key.count), ("said", 2));
+            key.key != "c"
+        });
+        assert_eq!(forgotten.unwrap(), (fourth, 2, 5 + 11));
+        assert_eq!(seen, [("b".to_owned(), 60), ("c".to_owned(), 70), ("d".to_owned(), 80)]);
+        assert_eq!(["a", "b", "c", "d", "e"].map(|name| row_id(name).is_some()), [true, false, true, false, true]);
+        assert_eq!(sql.forget_keys(99, 3, |_| true).unwrap(), (None, 0, 0));
+    }
+}

@@ -179,12 +179,13 @@ async fn a_file_that_failed_is_opened_again_when_its_time_has_come_and_no_sooner
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_file_and_damage_that_a_reader_met_are_noticed_before_anything_is_written() {
-    for waits in [false, true] {
+    for (waits, is_headless) in [(false, false), (true, false), (true, true)] {
         let mut rig = Rig::new(Bench::with(&[], 0));
         let (claim, _claimed) = Rig::claim(1);
         rig.turn(waits.then_some(claim));
-        let generation = rig.writer.shared.generation.load(Ordering::Acquire);
-        rig.writer.shared.damaged.store(generation, Ordering::Release);
+        let shared = &rig.writer.shared;
+        let met = if is_headless { &shared.headless } else { &shared.damaged };
+        met.store(shared.generation.load(Ordering::Acquire), Ordering::Release);
         let (append, mut answer) = rig.append(&["a"], 10);
         rig.turn([append]);
         assert_eq!(rig.writer.env.home.damaged_files(), 1, "{waits}");

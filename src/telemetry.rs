@@ -6,6 +6,7 @@
 
 mod limit;
 mod lines;
+mod outlet;
 mod panics;
 
 use std::io::{self, IsTerminal};
@@ -20,6 +21,7 @@ use tracing_subscriber::{Registry, reload};
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::Metrics;
 use lines::{Lines, Style};
+use outlet::Outlet;
 
 /// The target of lines that say who ordered what; they pass at every level.
 pub const AUDIT: &str = concat!(env!("CARGO_CRATE_NAME"), "::audit");
@@ -137,7 +139,8 @@ pub fn init(settings: &Settings, metrics: Arc<Metrics>) -> Handle {
         Format::Auto | Format::Text => Style::Text { color: terminal && settings.color },
     };
     panics::count_and_log(Arc::clone(&metrics));
-    let (subscriber, handle) = subscriber(settings.level, Lines::new(style, io::stdout(), metrics, clock()));
+    let (subscriber, handle) =
+        subscriber(settings.level, Lines::new(style, Outlet::new(io::stdout()), metrics, clock()));
     // A second call leaves the first subscriber in place.
     drop(tracing::subscriber::set_global_default(subscriber));
     handle

@@ -19,7 +19,7 @@ use crate::metrics::{LogLevel, Metrics};
 /// Bytes kept of a text: an error's chain can be long.
 const MAX_TEXT: usize = 512;
 /// Names that every line has; a field of the same name is left out.
-const OWN_NAMES: [&str; 6] = ["timestamp", "level", "message", "target", "version", "suppressed"];
+const OWN_NAMES: [&str; 7] = ["timestamp", "level", "message", "target", "version", "suppressed", "lines_dropped"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How a line looks.
@@ -33,15 +33,31 @@ pub(super) enum Style {
 /// threads, or of a crash, are never mixed.
 pub(super) struct Lines<W> {
     style: Style,
-    writer: Mutex<W>,
+    out: Mutex<Out<W>>,
     limiter: Mutex<Limiter>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
+struct Out<W> {
+    writer: W,
+    /// Lines that could not be written since the last one that was.
+    dropped: u64,
+}
+
+impl<W: Write> Out<W> {
+    /// There is nowhere to report that logging failed but in the next line; delivery goes on.
+    fn write(&mut self, line: &[u8]) {
+        match self.writer.write_all(line).and_then(|()| self.writer.flush()) {
+            Ok(()) => self.dropped = 0,
+            Err(_) => self.dropped += 1,
+        }
+    }
+}
+
 impl<W: Write> Lines<W> {
     pub(super) fn new(style: Style, writer: W, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Self {
-        Self { style, writer: Mutex::new(writer), limiter: Mutex::default(), metrics, clock }
+        Self { style, out: Mutex::new(Out { writer, dropped: 0 }), limiter: Mutex::default(), metrics, clock }
     }
 
     fn count(&self, level: Level) {
@@ -71,15 +87,14 @@ impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for Lines<W> {
         let metadata = event.metadata();
         self.count(*metadata.level());
         let Some(suppressed) = self.admit(metadata, &record) else { return };
-        let line = Line { at: self.clock.now(), metadata, record: &record, suppressed };
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = Line { at: self.clock.now(), metadata, record: &record, suppressed, dropped: out.dropped };
         let mut bytes = match self.style {
             Style::Json => line.json(),
             Style::Text { color } => line.text(color).into_bytes(),
         };
         bytes.push(b'\n');
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // There is nowhere to report that logging failed; delivery goes on.
-        drop(writer.write_all(&bytes).and_then(|()| writer.flush()));
+        out.write(&bytes);
     }
 }
 
@@ -156,9 +171,16 @@ struct Line<'a> {
     metadata: &'a Metadata<'static>,
     record: &'a Record,
     suppressed: u64,
+    /// Lines before it that nobody read.
+    dropped: u64,
 }
 
 impl Line<'_> {
+    /// What is left out before it, by name.
+    fn gaps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("suppressed", self.suppressed), ("lines_dropped", self.dropped)].into_iter().filter(|(_, count)| *count > 0)
+    }
+
     fn json(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256);
         self.write_json(&mut bytes).expect("plain values are written to memory");
@@ -174,8 +196,8 @@ impl Line<'_> {
         for (name, value) in &self.record.fields {
             map.serialize_entry(name, value)?;
         }
-        if self.suppressed > 0 {
-            map.serialize_entry("suppressed", &self.suppressed)?;
+        for (name, count) in self.gaps() {
+            map.serialize_entry(name, &count)?;
         }
         map.serialize_entry("target", self.metadata.target())?;
         map.serialize_entry("version", VERSION)?;
@@ -196,8 +218,8 @@ impl Line<'_> {
             };
             line.push_str(&format!(" {name}={text}"));
         }
-        if self.suppressed > 0 {
-            line.push_str(&format!(" suppressed={}", self.suppressed));
+        for (name, count) in self.gaps() {
+            line.push_str(&format!(" {name}={count}"));
         }
         line
     }

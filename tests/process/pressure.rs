@@ -180,3 +180,31 @@ fn with_a_tenth_of_a_core_fifty_events_a_second_are_all_answered_and_the_relay_s
     relay.wait_until_empty(PATIENCE);
     assert_eq!(upstream.arrivals().count(), count);
 }
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up_and_says_later_how_much_of_it_is_missing() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    setup.set("LOG__DELIVERIES", "true");
+    let mut relay = Relay::start_unread(setup.command(&["run"]));
+    // A line each: several times what a pipe holds.
+    for number in 0..2_000 {
+        let answer = relay.client().post("/events", &event(&format!("u{}", number % 50), number)).expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    relay.wait_until_empty(PATIENCE);
+    let mut ops = Client::connect(relay.ops).expect("the ops listener");
+    assert_eq!(ops.get("/livez").expect("an answer").status, 200);
+    let mut delivered = 0;
+    let missing = loop {
+        relay.client().post("/events", &event("late", delivered)).expect("an answer");
+        let line = relay.wait_for_event("delivered");
+        if let Some(missing) = line["lines_dropped"].as_u64() {
+            break missing;
+        }
+        delivered += 1;
+    };
+    assert!(delivered > 0 && missing > 0 && delivered + missing >= 1_900, "{delivered} read, {missing} missing");
+    let (code, log) = relay.terminate();
+    assert!(code == Some(0) && log.contains("shutdown_summary"), "{log}");
+}

@@ -116,7 +116,15 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts `command`, which is or becomes a `run`, and waits until it takes events.
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut relay = Self::spawn(&mut command);
+        Self::announced(Self::spawn(&mut command, 100_000))
+    }
+
+    /// The same with a log of which nobody reads more than is waited for.
+    pub(crate) fn start_unread(mut command: Command) -> Self {
+        Self::announced(Self::spawn(&mut command, 0))
+    }
+
+    fn announced(mut relay: Self) -> Self {
         let started = relay.wait_for_event("started");
         let address = |field: &str| {
             let text = started[field].as_str().expect("addresses").trim_matches(['[', ']']).to_owned();
@@ -126,10 +134,11 @@ impl Relay {
         relay
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    /// A thread reads at most `lines` of the log ahead.
+    fn spawn(command: &mut Command, lines: usize) -> Self {
         let mut child = command.spawn().expect("the binary runs");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (lines, log) = sync_channel(100_000);
+        let (lines, log) = sync_channel(lines);
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         Self { child, log, seen: Vec::new(), ingest: unknown, ops: unknown, admin: unknown }
@@ -137,7 +146,7 @@ impl Relay {
 
     /// Starts a `run` whose log does not tell that it did; it can be steered when this returns.
     pub(crate) fn start_quiet(mut command: Command, socket: &Path) -> Self {
-        let mut relay = Self::spawn(&mut command);
+        let mut relay = Self::spawn(&mut command, 100_000);
         let deadline = Instant::now() + PATIENCE;
         while Client::socket(socket).is_err() {
             assert!(Instant::now() < deadline, "no control socket: {}", relay.complaints());

@@ -108,7 +108,7 @@ pub(super) struct Governor {
     stopped: bool,
     /// Sent and not yet answered.
     sending: usize,
-    /// Sent and not yet durably settled.
+    /// Handed out and not yet durably settled or given back.
     unsettled: usize,
     record: answers::Record,
 }
@@ -276,6 +276,10 @@ impl Governor {
     /// No send starts from now on.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// So many are unsettled that nothing may be sent.

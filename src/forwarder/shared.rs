@@ -1,6 +1,6 @@
 //! What the loop, the sends under way and the handles share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +38,6 @@ pub(super) struct Shared {
     landed: Notify,
     /// Cuts off the sends under way.
     abort: Notify,
-    stopped: AtomicBool,
     origin: Instant,
     /// Milliseconds from `origin` to the loop's last move.
     beat_ms: AtomicU64,
@@ -86,7 +85,6 @@ impl Shared {
             idle: Notify::new(),
             landed: Notify::new(),
             abort: Notify::new(),
-            stopped: AtomicBool::new(false),
             origin,
             beat_ms: AtomicU64::new(0),
         };
@@ -292,18 +290,17 @@ impl Shared {
 
     /// No send starts from now on.
     pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
         self.govern(Governor::stop);
         self.wake();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
+        self.govern(|governor| governor.is_stopped())
     }
 
     /// Stopped, and nothing is under way.
     pub(super) fn has_ended(&self) -> bool {
-        self.is_stopped() && self.govern(|governor| governor.unsettled()) == 0
+        self.govern(|governor| governor.is_stopped() && governor.unsettled() == 0)
     }
 
     /// Stops, and cuts off the sends under way; says how many there were.

@@ -118,11 +118,11 @@ impl Queue {
         self.window.insert(seq, waiting);
     }
 
-    /// The first event whose user is free; with `shy` of a user that was not released lately.
-    pub(super) fn take_free(&mut self, shy: bool) -> Option<Waiting> {
-        let seq = if shy {
-            let is_shy = |seq: &&u64| self.released.contains(&self.window[*seq].event.user);
-            self.free.iter().find(|seq| !is_shy(seq)).copied()?
+    /// The first event whose user is free; with `rotate` of a user that was not released lately.
+    pub(super) fn take_free(&mut self, rotate: bool) -> Option<Waiting> {
+        let seq = if rotate {
+            let was_released = |seq: &&u64| self.released.contains(&self.window[*seq].event.user);
+            self.free.iter().find(|seq| !was_released(seq)).copied()?
         } else {
             self.free.first().copied()?
         };

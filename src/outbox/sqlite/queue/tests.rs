@@ -16,8 +16,8 @@ fn large(user: &str, seq: u64, bytes: usize) -> Waiting {
     waiting
 }
 
-fn fly(queue: &mut Queue, shy: bool) -> Option<u64> {
-    let waiting = queue.take_free(shy)?;
+fn fly(queue: &mut Queue, rotate: bool) -> Option<u64> {
+    let waiting = queue.take_free(rotate)?;
     let seq = waiting.id.seq();
     queue.fly(Flight { waiting, progress: Progress::default(), parked: false, intended: false });
     Some(seq)
@@ -55,7 +55,7 @@ fn a_released_event_goes_before_its_users_next() {
 }
 
 #[test]
-fn shy_takes_pass_over_users_that_were_released_lately() {
+fn takes_that_rotate_pass_over_users_that_were_released_lately() {
     let mut queue = Queue::starting_at(3);
     [waiting("a", 1), waiting("b", 2)].into_iter().for_each(|waiting| queue.offer(waiting));
     assert_eq!(fly(&mut queue, true), Some(1));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::retry_after;
@@ -29,6 +29,8 @@ pub struct Answer {
     pub request_id: Option<Box<str>>,
     /// `Content-Type`, as received.
     pub content_type: Option<HeaderValue>,
+    /// `Content-Encoding`, as received; none is asked for.
+    pub content_encoding: Option<HeaderValue>,
     /// The body, at most [`MAX_BODY`] bytes. May hold personal data, or a token.
     pub body: Bytes,
     /// The body was longer; the rest was not read.
@@ -60,6 +62,7 @@ where
         retry_after: wish.and_then(|value| retry_after::parse(value, now)),
         request_id: request_id(&head.headers),
         content_type: head.headers.get(CONTENT_TYPE).cloned(),
+        content_encoding: head.headers.get(CONTENT_ENCODING).cloned(),
         body,
         cut,
     })

@@ -99,6 +99,12 @@ async fn head_is_answered_like_get_without_the_body() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_compressed_all_the_same_says_so() {
+    let world = World::script(settings(), |_| async { Reply::With(200, "content-encoding", "gzip".to_owned()) }).await;
+    assert_eq!(world.get("/referral-codes/active-link/7").await.header("content-encoding"), Some("gzip"));
+}
+
+#[tokio::test]
 async fn a_get_with_a_content_type_and_no_body_is_fine() {
     let world = World::links().await;
     let headers = [("content-type", "application/json"), ("authorization", "Bearer app"), ("cookie", "c")];

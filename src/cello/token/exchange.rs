@@ -275,6 +275,7 @@ mod tests {
                 retry_after: None,
                 request_id: None,
                 content_type: None,
+                content_encoding: None,
                 body: answered.clone(),
                 cut: false,
             }))

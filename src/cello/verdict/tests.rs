@@ -10,6 +10,7 @@ fn answer(status: u16, body: &'static str) -> Answer {
         retry_after: None,
         request_id: Some("r-1".into()),
         content_type: None,
+        content_encoding: None,
         body: Bytes::from_static(body.as_bytes()),
         cut: false,
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::http::{self, Listener};
+use cello_relay::ingress::door::Door;
 use cello_relay::ingress::{Checks, Ingress, Reads, Settings};
 use cello_relay::metrics::Metrics;
 use cello_relay::outbox::{
@@ -108,6 +109,7 @@ pub(crate) struct Rig {
     pub(crate) at: SocketAddr,
     pub(crate) outbox: Arc<FakeOutbox>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) door: Door,
     pub(crate) flow: watch::Sender<Flow>,
     /// Ends the server when dropped.
     stop: watch::Sender<bool>,
@@ -147,11 +149,12 @@ impl Rig {
         if let Some(reads) = reads {
             ingress = ingress.with_reads(reads);
         }
+        let door = ingress.door();
         let (stop, stopped) = watch::channel(false);
         let connections = Some(metrics.ingest_connections.clone());
         let listeners = listeners.into_iter().map(Listener::from).collect();
         let server = tokio::spawn(http::serve_counted(listeners, ingress, limits, connections, stopped));
-        Self { at, outbox, metrics, flow, stop, server }
+        Self { at, outbox, metrics, door, flow, stop, server }
     }
 
     /// Ends the server once every connection that it accepted is done; gives the users of what was stored.

@@ -67,6 +67,8 @@ pub struct Settings {
     pub max_batch: usize,
     /// A batch's request body, decompressed.
     pub max_batch_bytes: usize,
+    /// `outbox.max_events`: a batch of more is never worth another try. 0: no limit.
+    pub outbox_max_events: u64,
     /// What is done about what Cello does not state as refused.
     pub checks: Checks,
     /// More hosts than loopback that a request may name.

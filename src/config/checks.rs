@@ -103,6 +103,15 @@ pub(super) fn warnings(reader: &Reader, settings: &Settings) -> Vec<String> {
         "ingest.max_batch_bytes is smaller than ingest.max_body_bytes: an event that fits alone may not fit a batch",
     );
     warn(
+        outbox.max_events > 0 && ingest.max_batch as u64 > outbox.max_events,
+        "ingest.max_batch is more than outbox.max_events: batches that no outbox can hold are refused with 413",
+    );
+    warn(
+        ingest.max_batch_bytes as u64 > outbox.max_bytes.saturating_sub(outbox.reserve.saturating_add(WAL_BYTES)),
+        "ingest.max_batch_bytes is more than outbox.max_bytes leaves beside outbox.reserve and a 4MiB write-ahead log: \
+         a batch may never fit",
+    );
+    warn(
         outbox.key_max_bytes > outbox.max_bytes / 2,
         "idempotency.max_bytes is more than half of outbox.max_bytes: keys may crowd out events",
     );

@@ -122,6 +122,7 @@ pub(crate) fn settings() -> Settings {
         max_body_bytes: 4096,
         max_batch: 3,
         max_batch_bytes: 8192,
+        outbox_max_events: 0,
         checks: Checks::Warn,
         allowed_hosts: vec!["relay.example".to_owned()],
         token_file: None,

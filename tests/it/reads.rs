@@ -6,7 +6,7 @@ mod breaker;
 mod cache;
 mod depersonalize;
 mod failures;
-mod world;
+pub(crate) mod world;
 
 use std::sync::Arc;
 

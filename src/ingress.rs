@@ -12,6 +12,7 @@ mod detail;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod host;
 mod look;
 mod notes;
 mod post;
@@ -38,7 +39,7 @@ use hyper::{Method, Request, Response};
 use tokio::sync::watch;
 
 pub use crate::event::Checks;
-pub use admission::{check_bind, check_token_file};
+pub use admission::{check_bind, check_hosts, check_token_file};
 pub use answer::Answer;
 
 use crate::clock::Clock;

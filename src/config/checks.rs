@@ -8,6 +8,7 @@ use super::reader::Reader;
 use crate::app::Settings;
 use crate::cello::Auth;
 use crate::forwarder::Ambiguous;
+use crate::ingress;
 
 /// The longest path a unix socket may have (`sun_path` less its final zero).
 const MAX_SOCKET_PATH: usize = 107;
@@ -17,6 +18,9 @@ const WAL_BYTES: u64 = 4 << 20;
 /// Adds a fault for every combination that cannot work or must not be.
 pub(super) fn refuse(reader: &mut Reader, settings: &Settings) {
     remote(reader, settings);
+    if let Err(reason) = ingress::check_hosts(&settings.ingest) {
+        reader.object("ingest.allowed_hosts", reason);
+    }
     clashes(reader, settings);
     socket_path(reader, settings);
     let (forward, outbox) = (&settings.forward, &settings.outbox);

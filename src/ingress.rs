@@ -12,7 +12,6 @@ mod detail;
 pub mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod host;
 mod look;
 mod notes;
 mod post;

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::answer::{self, Refusal};
 use super::bearer::{self, Bearer};
-use super::host::Host;
 use super::route::Route;
 use super::{Settings, StartError};
+use crate::http::host::Host;
 use crate::metrics::Rejection;
 
 /// Refuses to listen where anybody could post.

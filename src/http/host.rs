@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
+pub(crate) struct Host {
     name: Name,
     port: Option<u16>,
 }
@@ -18,7 +18,7 @@ enum Name {
 
 impl Host {
     /// Of a request; `None` if it is no host. What cannot be understood whole is not taken for its start.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
@@ -40,14 +40,14 @@ impl Host {
     }
 
     /// Of the configuration, where an IPv6 address without a port may stand without its brackets.
-    pub(super) fn configured(text: &str) -> Option<Self> {
+    pub(crate) fn configured(text: &str) -> Option<Self> {
         match text.parse::<Ipv6Addr>() {
             Ok(address) => Some(Self { name: Name::of(address), port: None }),
             Err(_) => Self::parse(text),
         }
     }
 
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         match &self.name {
             Name::Address(address) => address.is_loopback(),
             Name::Named(name) => name == "localhost",
@@ -55,7 +55,7 @@ impl Host {
     }
 
     /// Whether it is the other; without a port, whatever the other's.
-    pub(super) fn allows(&self, other: &Self) -> bool {
+    pub(crate) fn allows(&self, other: &Self) -> bool {
         self.name == other.name && (self.port.is_none() || self.port == other.port)
     }
 }

@@ -8,6 +8,7 @@ mod bind;
 pub mod body;
 mod connection;
 mod guard;
+pub(crate) mod host;
 mod watched;
 
 use std::convert::Infallible;

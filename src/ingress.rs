@@ -38,7 +38,7 @@ use hyper::{Method, Request, Response};
 use tokio::sync::watch;
 
 pub use crate::event::Checks;
-pub use admission::{check_bind, check_token_file};
+pub use admission::{check_bind, check_hosts, check_token_file};
 pub use answer::Answer;
 
 use crate::clock::Clock;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub max_batch: usize,
     /// A batch's request body, decompressed.
     pub max_batch_bytes: usize,
+    /// `outbox.max_events`: a batch of more is never worth another try. 0: no limit.
+    pub outbox_max_events: u64,
     /// What is done about what Cello does not state as refused.
     pub checks: Checks,
     /// More hosts than loopback that a request may name.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
-use hyper::http::uri::Authority;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Settings;
 use super::reply::Refusal;
+use crate::http::host::Host;
 
 /// What a listener lets its clients do.
 #[derive(Clone, Debug)]
@@ -114,13 +114,12 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// A rebound DNS name must not reach a loopback listener.
 fn check_loopback_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    let authority =
-        headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
-    let loopback = authority.is_some_and(|authority| {
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    });
-    if loopback { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, "Host is not loopback".to_owned())) }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(Host::parse);
+    if host.is_some_and(|host| host.is_loopback()) {
+        Ok(())
+    } else {
+        Err(Refusal::new(StatusCode::FORBIDDEN, "Host is not loopback".to_owned()))
+    }
 }
 
 fn bearer_matches(headers: &HeaderMap, expected: &str) -> bool {
@@ -182,5 +181,8 @@ mod tests {
         assert!(open_reads(None).check(&foreign, Asks::Read).is_err());
         assert!(open_reads(None).check(&own, Asks::Read).is_ok());
         assert!(open_reads(None).check(&rebound, Asks::Read).is_err());
+        for none in ["[::1]evil", "localhost:x.evil", "localhost:99999", "user@localhost", ""] {
+            assert!(open_reads(None).check(&headers(&[(HOST, none)]), Asks::Read).is_err(), "{none}");
+        }
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
-use super::retry_after;
+use super::{retry_after, skew};
 use crate::clock::Timestamp;
 
 /// So much of a body is read; what Cello says in earnest is a few hundred bytes.
@@ -29,6 +29,8 @@ pub struct Answer {
     pub request_id: Option<Box<str>>,
     /// `Content-Type`, as received.
     pub content_type: Option<HeaderValue>,
+    /// `Content-Encoding`, as received; none is asked for.
+    pub content_encoding: Option<HeaderValue>,
     /// The body, at most [`MAX_BODY`] bytes. May hold personal data, or a token.
     pub body: Bytes,
     /// The body was longer; the rest was not read.
@@ -46,7 +48,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Reads an answer; `now` is for a `Retry-After` that is a date.
+/// Reads an answer; `now` is for a `Retry-After` that is a date, where the answer does not say its own.
 pub(super) async fn read<B>(response: Response<B>, now: Timestamp) -> Result<Answer, B::Error>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -55,11 +57,14 @@ where
     let (body, cut) = read_body(body).await?;
     let paces = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let wish = head.headers.get(RETRY_AFTER).filter(|_| paces).and_then(|value| value.to_str().ok());
+    // Both dates are of one clock then, and ours may be wrong.
+    let now = skew::date(&head.headers).unwrap_or(now);
     Ok(Answer {
         status: head.status,
         retry_after: wish.and_then(|value| retry_after::parse(value, now)),
         request_id: request_id(&head.headers),
         content_type: head.headers.get(CONTENT_TYPE).cloned(),
+        content_encoding: head.headers.get(CONTENT_ENCODING).cloned(),
         body,
         cut,
     })
@@ -119,6 +124,15 @@ mod tests {
         for status in [200, 400, 408, 429, 500, 502, 503] {
             let waits = answer(status, &[("retry-after", "5")], vec![]).await.retry_after;
             assert_eq!(waits.is_some(), [429, 503].contains(&status), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_until_a_date_counts_from_the_answers_own_date_and_only_without_one_from_our_clock() {
+        let until = "Sun, 06 Nov 1994 08:50:07 GMT";
+        for (date, seconds) in [("Sun, 06 Nov 1994 08:49:37 GMT", 30), ("yesterday", 600)] {
+            let waits = answer(503, &[("date", date), ("retry-after", until)], vec![]).await.retry_after;
+            assert_eq!(waits, Some(Duration::from_secs(seconds)), "{date}");
         }
     }
 

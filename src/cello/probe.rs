@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::credentials::Reading;
 use super::token::Ask;
+use super::token::bearer::usable;
 use super::token::exchange::{Failure, exchange};
 use super::{Auth, Cello};
 
@@ -73,11 +74,14 @@ impl Cello {
             files.read_into(&self.readings).await;
         }
         let reading = self.readings.borrow().clone();
-        let keys = match reading {
-            Reading::Present(_) if matches!(auth, Auth::Bearer(_)) => return Ok(Probe::BearerRead),
-            Reading::Present(keys) => keys,
-            Reading::Missing(why) => return Err(ProbeError::Missing(why)),
-            Reading::Unread => return Err(ProbeError::Missing("the credential files keep changing".to_owned())),
+        let keys = match (reading, auth) {
+            (Reading::Present(content), Auth::Bearer(path)) => {
+                let missing = |why| ProbeError::Missing(format!("{}: {why}", path.display()));
+                return usable(&content).map(|_| Probe::BearerRead).map_err(missing);
+            }
+            (Reading::Present(keys), _) => keys,
+            (Reading::Missing(why), _) => return Err(ProbeError::Missing(why)),
+            (Reading::Unread, _) => return Err(ProbeError::Missing("the credential files keep changing".to_owned())),
         };
         let base_url = self.settings.base_url.clone();
         match exchange(self.bare.clone(), &Ask::Keys(keys), self.settings.timeout).await {

@@ -24,10 +24,8 @@ impl Default for Skew {
 impl Skew {
     /// Looks at an answer that came at `now`; one without a valid `Date` says nothing.
     pub(super) fn see(&self, headers: &HeaderMap, now: Timestamp) {
-        let date = headers.get(DATE).and_then(|value| value.to_str().ok());
-        let date = date.and_then(|text| httpdate::parse_http_date(text).ok());
-        let Some(date) = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok()) else { return };
-        let date = i64::try_from(date.as_millis()).unwrap_or(i64::MAX).saturating_add(HALF_A_SECOND_MS);
+        let Some(date) = date(headers) else { return };
+        let date = date.as_millis().saturating_add(HALF_A_SECOND_MS);
         self.0.store(now.as_millis().saturating_sub(date), Ordering::Relaxed);
     }
 
@@ -36,6 +34,13 @@ impl Skew {
         let ms = self.0.load(Ordering::Relaxed);
         (ms != UNKNOWN).then_some(ms / 1000)
     }
+}
+
+/// The `Date` of an answer, if it is a valid one.
+pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_millis(i64::try_from(date.as_millis()).ok()?))
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
@@ -49,6 +51,8 @@ const PONG_WITHIN: Duration = Duration::from_secs(5);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("cello-relay/", env!("CARGO_PKG_VERSION")));
 const SCHEME: &[u8] = b"Bearer ";
+/// Nothing here unpacks answers. Without a word of it a proxy on the way may pack them.
+const UNPACKED: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A call to Cello, without the base URL and without its token, which the stack adds.
@@ -202,6 +206,7 @@ impl Wire {
         *request.uri_mut() = self.base.join(&call.path)?;
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, AGENT);
+        headers.insert(ACCEPT_ENCODING, UNPACKED);
         if let Some(key) = call.key {
             let key = HeaderValue::try_from(key.to_string()).expect("a UUID is a valid header value");
             headers.insert(IDEMPOTENCY_KEY, key);
@@ -212,6 +217,9 @@ impl Wire {
         if let Some(body) = &call.body {
             headers.insert(CONTENT_TYPE, JSON);
             *request.body_mut() = Full::new(body.clone());
+        } else if call.method != Method::GET {
+            // hyper says no length of an empty body; some servers and proxies answer that with 411.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Some(request)
     }

@@ -22,7 +22,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
@@ -185,17 +185,17 @@ enum Said {
     Nothing,
     /// Not JSON in UTF-8.
     NotJson,
-    /// JSON, but no object with the two fields below at most once each.
+    /// JSON, but no object.
     Json,
     /// A JSON object.
     Object { success_false: bool, message: Option<Box<str>> },
 }
 
-/// The two fields that count; of whatever type, so that none makes the rest unreadable. Filled as they
-/// are read, so that they are known of a body that is cut too.
+/// The two fields that count; of whatever type, and however often, so that none makes the rest unreadable. Filled
+/// as they are read, so that they are known of a body that is cut too.
 #[derive(Default)]
 struct Fields<'a> {
-    success: Option<&'a RawValue>,
+    success_false: bool,
     message: Option<&'a RawValue>,
 }
 
@@ -207,17 +207,14 @@ impl<'a> Visitor<'a> for &mut Fields<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            let field = match name.as_str() {
-                "success" => &mut self.success,
-                "message" => &mut self.message,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            if field.replace(map.next_value()?).is_some() {
-                return Err(A::Error::custom("twice"));
+        // Names are decoded one by one: one that is no text is none of the two.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            let name = serde_json::from_str::<String>(name.get()).unwrap_or_default();
+            let value = map.next_value::<&RawValue>()?;
+            match name.as_str() {
+                "success" => self.success_false |= value.get() == "false",
+                "message" if self.message.is_none() && may_be_message(value) => self.message = Some(value),
+                _ => {}
             }
         }
         Ok(())
@@ -246,10 +243,7 @@ impl Said {
             Err(error) => cut && error.is_eof() && !text.is_empty(),
         };
         if is_json(read) {
-            Self::Object {
-                success_false: fields.success.is_some_and(|value| value.get() == "false"),
-                message: fields.message.and_then(message),
-            }
+            Self::Object { success_false: fields.success_false, message: fields.message.map(message) }
         } else if is_json(serde_json::from_str::<IgnoredAny>(text).map(drop)) {
             Self::Json
         } else {
@@ -258,12 +252,19 @@ impl Said {
     }
 }
 
-/// A message is a string, or several (as validators answer); capped.
-fn message(value: &RawValue) -> Option<Box<str>> {
+/// A string, a list or an object. Cello's own words are known by there being any, not by their being readable: apps
+/// can make it repeat what is no text, as half of a surrogate pair.
+fn may_be_message(value: &RawValue) -> bool {
+    value.get().starts_with(['"', '[', '{'])
+}
+
+/// Text, or several (as validators answer), else as it is written; capped.
+fn message(value: &RawValue) -> Box<str> {
     let one = || serde_json::from_str::<String>(value.get()).ok();
     let many = || serde_json::from_str::<Vec<String>>(value.get()).ok().filter(|list| !list.is_empty());
-    let text = one().or_else(|| many().map(|list| list.join("; ")))?;
-    Some(text[..text.floor_char_boundary(MAX_MESSAGE)].into())
+    let text = one().or_else(|| many().map(|list| list.join("; ")));
+    let text = text.as_deref().unwrap_or(value.get());
+    text[..text.floor_char_boundary(MAX_MESSAGE)].into()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::reader::Reader;
 use crate::app::Settings;
 use crate::cello::Auth;
 use crate::forwarder::Ambiguous;
+use crate::ingress;
 
 /// The longest path a unix socket may have (`sun_path` less its final zero).
 const MAX_SOCKET_PATH: usize = 107;
@@ -17,6 +18,9 @@ const WAL_BYTES: u64 = 4 << 20;
 /// Adds a fault for every combination that cannot work or must not be.
 pub(super) fn refuse(reader: &mut Reader, settings: &Settings) {
     remote(reader, settings);
+    if let Err(reason) = ingress::check_hosts(&settings.ingest) {
+        reader.object("ingest.allowed_hosts", reason);
+    }
     clashes(reader, settings);
     socket_path(reader, settings);
     let (forward, outbox) = (&settings.forward, &settings.outbox);
@@ -101,6 +105,15 @@ pub(super) fn warnings(reader: &Reader, settings: &Settings) -> Vec<String> {
     warn(
         ingest.max_batch_bytes < ingest.max_body_bytes,
         "ingest.max_batch_bytes is smaller than ingest.max_body_bytes: an event that fits alone may not fit a batch",
+    );
+    warn(
+        outbox.max_events > 0 && ingest.max_batch as u64 > outbox.max_events,
+        "ingest.max_batch is more than outbox.max_events: batches that no outbox can hold are refused with 413",
+    );
+    warn(
+        ingest.max_batch_bytes as u64 > outbox.max_bytes.saturating_sub(outbox.reserve.saturating_add(WAL_BYTES)),
+        "ingest.max_batch_bytes is more than outbox.max_bytes leaves beside outbox.reserve and a 4MiB write-ahead log: \
+         a batch may never fit",
     );
     warn(
         outbox.key_max_bytes > outbox.max_bytes / 2,

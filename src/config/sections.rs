@@ -15,9 +15,10 @@ const MANY: u64 = 1_000_000;
 /// Everything a relay is built from.
 pub(super) fn settings(reader: &mut Reader, environment: &[(String, String)]) -> app::Settings {
     let cello = upstream::settings(reader, environment);
+    let (ingest, outbox) = (ingest(reader), outbox(reader, &cello));
     app::Settings {
-        ingest: ingest(reader),
-        outbox: outbox(reader, &cello),
+        ingest: ingress::Settings { outbox_max_events: outbox.max_events, ..ingest },
+        outbox,
         durability: durability(reader),
         forward: forward(reader),
         reads: reads(reader),
@@ -36,6 +37,7 @@ fn ingest(reader: &mut Reader) -> ingress::Settings {
         max_body_bytes: reader.memory("ingest.max_body_bytes"),
         max_batch: reader.count("ingest.max_batch", 1, MANY),
         max_batch_bytes: reader.memory("ingest.max_batch_bytes"),
+        outbox_max_events: 0,
         checks: reader.choice("ingest.checks", &checks),
         allowed_hosts: reader.list("ingest.allowed_hosts"),
         token_file: reader.optional_path("ingest.token_file"),

@@ -178,11 +178,27 @@ fn timestamp(field: &Field<'_>, hints: &mut Vec<Hint>) {
 
 /// Both of Cello's forms: a civil time with a space, or RFC 3339.
 fn is_timestamp(text: &str) -> bool {
-    match text.as_bytes().get(10) {
-        Some(b' ') => text.len() == 19 && text.parse::<jiff::civil::DateTime>().is_ok(),
-        Some(b'T') => text.len() >= 20 && text.len() <= 40 && text.parse::<jiff::Timestamp>().is_ok(),
+    let (bytes, rest) = (text.as_bytes(), text.as_bytes().get(19..));
+    let colons = [13, 16].iter().all(|at| bytes.get(*at) == Some(&b':'));
+    match (bytes.get(10), rest) {
+        (Some(b' '), Some([])) => colons && text.parse::<jiff::civil::DateTime>().is_ok(),
+        (Some(b'T'), Some(rest)) => {
+            colons
+                && is_rfc_3339_from_the_fraction_on(rest)
+                && text.len() <= 40
+                && text.parse::<jiff::Timestamp>().is_ok()
+        }
         _ => false,
     }
+}
+
+/// The parser takes more of ISO 8601 than Cello says it does: `,5`, `+0200`, `Z[UTC]`.
+fn is_rfc_3339_from_the_fraction_on(rest: &[u8]) -> bool {
+    let offset = match rest {
+        [b'.', fraction @ ..] => &fraction[fraction.iter().take_while(|byte| byte.is_ascii_digit()).count()..],
+        _ => rest,
+    };
+    matches!(offset, b"Z" | b"z" | [b'+' | b'-', _, _, b':', _, _])
 }
 
 fn invoice(payload: &Payload<'_>, context: &Context<'_>, hints: &mut Vec<Hint>) {

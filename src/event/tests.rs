@@ -216,6 +216,13 @@ fn what_is_odd_is_warned_about_by_kind_refused_when_strict_and_passed_when_off()
         (event("", r#"{"event":{"timestamp":"2022-13-05 14:14:34"}}"#), Warning::Timestamp),
         (event("", r#"{"event":{"timestamp":"2022-13-05T14:14:34Z"}}"#), Warning::Timestamp),
         (event("", r#"{"event":{"timestamp":"2022-10-05T14:14Z"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14+02:00"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34Z[UTC]"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34,5Z"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34+0200"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34+02"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05T141434.5Z"}}"#), Warning::Timestamp),
+        (event("", r#"{"event":{"timestamp":"2022-10-05 141434.5"}}"#), Warning::Timestamp),
         (
             event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34.123456789Z[America/Argentina/Ushuaia]"}}"#),
             Warning::Timestamp,
@@ -246,6 +253,7 @@ fn what_is_fine_is_not_warned_about() {
         event("", &seats("3")),
         event("", &seats("\"3\"")),
         event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34Z","trigger":"charge-refunded"}}"#),
+        event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34.123456789-02:30"}}"#),
         event("", r#"{"event":{"timestamp":"2022-10-05T14:14:34+02:00"},"newUser":{"id":"u","email":null}}"#),
     ] {
         assert_eq!(warnings(&body), [], "{body}");

@@ -10,6 +10,7 @@ use super::answer::{self, Refusal};
 use super::bearer::{self, Bearer};
 use super::route::Route;
 use super::{Settings, StartError};
+use crate::http::host::Host;
 use crate::metrics::Rejection;
 
 /// Refuses to listen where anybody could post.
@@ -27,6 +28,19 @@ pub fn check_bind(settings: &Settings) -> Result<(), String> {
     }
 }
 
+/// Refuses what can be the host of no request.
+///
+/// # Errors
+/// The sentence for the configuration report.
+pub fn check_hosts(settings: &Settings) -> Result<(), String> {
+    match settings.allowed_hosts.iter().find(|text| Host::configured(text).is_none()) {
+        Some(text) => {
+            Err(format!("\"{text}\" is no host: a name or an address, with :port if only that port is meant"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads the token file, if there is one, as the start does.
 ///
 /// # Errors
@@ -41,13 +55,13 @@ pub fn check_token_file(settings: &Settings) -> Result<(), StartError> {
 /// answered, so that a web page or a rebound DNS name does not reach a developer's relay.
 pub(super) struct Admission {
     bearer: Option<Bearer>,
-    allowed_hosts: Vec<String>,
+    allowed_hosts: Vec<Host>,
 }
 
 impl Admission {
     pub(super) fn new(settings: &Settings, now: Instant) -> Result<Self, StartError> {
         let bearer = settings.token_file.clone().map(|path| Bearer::open(path, now)).transpose()?;
-        let allowed_hosts = settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        let allowed_hosts = settings.allowed_hosts.iter().filter_map(|host| Host::configured(host)).collect();
         Ok(Self { bearer, allowed_hosts })
     }
 
@@ -87,9 +101,8 @@ impl Admission {
     }
 
     fn is_allowed(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        let name = without_port(&host);
-        is_loopback(name) || self.allowed_hosts.iter().any(|allowed| *allowed == host || allowed == name)
+        let Some(host) = Host::parse(host) else { return false };
+        host.is_loopback() || self.allowed_hosts.iter().any(|allowed| allowed.allows(&host))
     }
 }
 
@@ -114,33 +127,55 @@ pub(super) fn carries(head: &Parts, bearer: &Bearer, now: Instant) -> bool {
     }
 }
 
-fn without_port(host: &str) -> &str {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => return address,
-        None => host,
-    };
-    name.split_once(':').map_or(name, |(name, _)| name)
-}
-
-fn is_loopback(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn admission(allowed: &[&str]) -> Admission {
-        Admission { bearer: None, allowed_hosts: allowed.iter().map(|host| host.to_string()).collect() }
+        Admission {
+            bearer: None,
+            allowed_hosts: allowed.iter().map(|host| Host::configured(host).expect("a host")).collect(),
+        }
     }
 
     #[test]
     fn only_loopback_names_and_allowed_ones_are_hosts() {
-        let admission = admission(&["relay", "other:8745"]);
-        for host in
-            ["localhost", "LOCALHOST:8745", "127.0.0.1:1", "127.9.9.9", "[::1]:8745", "[::1]", "relay:99", "other:8745"]
-        {
+        let admission = admission(&["relay", "Other:8745", "[fd00::1]", "relay_two", "fd00::2"]);
+        for none in [
+            "[::1]evil",
+            "[::1]evil:1",
+            "[::1",
+            "[localhost]",
+            "[127.0.0.1]",
+            "localhost:x.evil",
+            "localhost:1.evil",
+            "localhost:1:2",
+            "localhost:99999",
+            "localhost:+1",
+            "user@localhost",
+            "localhost/",
+            "local host",
+            "relay:x",
+        ] {
+            assert!(!admission.is_allowed(none), "{none}");
+        }
+        for host in [
+            "localhost",
+            "LOCALHOST:8745",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:8745",
+            "[::1]",
+            "relay:99",
+            "other:8745",
+            "localhost:",
+            "localhost.",
+            "[0:0::1]",
+            "[::ffff:127.0.0.1]:1",
+            "[fd00::1]:8745",
+            "relay_two",
+            "[FD00::2]",
+        ] {
             assert!(admission.is_allowed(host), "{host}");
         }
         for host in ["", "evil.example", "localhost.evil.example", "10.0.0.1", "[::2]", "other:1", "0.0.0.0", "::1"] {

@@ -23,8 +23,11 @@ pub(super) fn read(body: &[u8], layout: Layout, settings: &Settings) -> Result<V
         Layout::Lines => lines(text, settings.max_batch, &mut parts),
     };
     if !within {
-        let message = format!("the batch has more than {} events (ingest.max_batch)", settings.max_batch);
-        return Err(answer::refuse(StatusCode::PAYLOAD_TOO_LARGE, &message).because(Rejection::TooLarge, 1));
+        return Err(too_many(settings.max_batch as u64, "ingest.max_batch"));
+    }
+    // Not even an empty outbox holds it: to say "later" would have it sent for ever.
+    if settings.outbox_max_events > 0 && parts.len() as u64 > settings.outbox_max_events {
+        return Err(too_many(settings.outbox_max_events, "outbox.max_events"));
     }
     if parts.is_empty() {
         return Err(notes::refusal(&Refused::Invalid(vec![Fault::new("body", "must hold at least one event")])));
@@ -38,6 +41,11 @@ pub(super) fn read(body: &[u8], layout: Layout, settings: &Settings) -> Result<V
         }
     }
     if faulty.is_empty() { Ok(checked) } else { Err(notes::batch_refusal(&faulty, parts.len())) }
+}
+
+fn too_many(limit: u64, setting: &str) -> Box<Refusal> {
+    let message = format!("the batch has more than {limit} events ({setting})");
+    answer::refuse(StatusCode::PAYLOAD_TOO_LARGE, &message).because(Rejection::TooLarge, 1)
 }
 
 /// One event's text, with the line it stands on if that is known.

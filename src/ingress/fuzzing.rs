@@ -14,6 +14,7 @@ pub fn batch(body: &[u8], lines: bool, max_batch: usize, max_body_bytes: usize) 
         max_body_bytes,
         max_batch,
         max_batch_bytes: usize::MAX,
+        outbox_max_events: 0,
         checks: Checks::Warn,
         allowed_hosts: Vec::new(),
         token_file: None,

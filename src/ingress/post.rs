@@ -68,12 +68,15 @@ impl Shared {
     async fn store(&self, head: &Parts, checked: Vec<Checked>, key: Option<Key>) -> Result<Receipt, AppendError> {
         let trace = traceparent(head);
         let tally = Tally::of(&checked);
-        self.log_warnings(&tally);
-        self.note_warnings(&checked);
-        let warned = detail::Warned::of(&checked);
+        let (told, warned) = (Told::of(&checked), detail::Warned::of(&checked));
         let events = checked.into_iter().map(|checked| Event { trace: trace.clone(), ..checked.event }).collect();
         let receipt = append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await?;
-        warned.log(&receipt.ids, trace.as_deref());
+        // Only of what was accepted, and only once.
+        if receipt.replayed.is_none() {
+            self.log_warnings(&told);
+            self.note_warnings(told);
+            warned.log(&receipt.ids, trace.as_deref());
+        }
         Ok(receipt)
     }
 
@@ -99,8 +102,33 @@ impl Shared {
         Ok(whole)
     }
 
-    /// For operators: each kind with the fields it is about, which are known ones.
-    fn note_warnings(&self, checked: &[Checked]) {
+    /// For operators.
+    fn note_warnings(&self, told: Told) {
+        for (kind, fields, count) in told.0 {
+            self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
+        }
+    }
+
+    /// One line of a kind in a while, without values.
+    fn log_warnings(&self, told: &Told) {
+        for (kind, ..) in &told.0 {
+            if let Some(suppressed) = self.quiet.lets(kind.as_str(), self.clock.instant()) {
+                tracing::warn!(
+                    event = "event_looks_wrong",
+                    kind = kind.as_str(),
+                    suppressed,
+                    "accepting events that look wrong"
+                );
+            }
+        }
+    }
+}
+
+/// What a request's events are warned about: each kind with the fields, which are known ones, and how often.
+struct Told(Vec<(Warning, Vec<String>, u64)>);
+
+impl Told {
+    fn of(checked: &[Checked]) -> Self {
         let mut kinds: Vec<(Warning, Vec<String>, u64)> = Vec::new();
         for (kind, text) in checked.iter().flat_map(|event| &event.warnings) {
             let field = detail::field(text);
@@ -114,23 +142,7 @@ impl Shared {
                 }
             }
         }
-        for (kind, fields, count) in kinds {
-            self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
-        }
-    }
-
-    /// One line of a kind in a while, without values.
-    fn log_warnings(&self, tally: &Tally) {
-        for (kind, _) in tally.warnings() {
-            if let Some(suppressed) = self.quiet.lets(kind.as_str(), self.clock.instant()) {
-                tracing::warn!(
-                    event = "event_looks_wrong",
-                    kind = kind.as_str(),
-                    suppressed,
-                    "accepting events that look wrong"
-                );
-            }
-        }
+        Self(kinds)
     }
 }
 

@@ -24,16 +24,11 @@ impl Tally {
         tally
     }
 
-    /// The kinds of warnings that occur, with their number.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = (Warning, u32)> {
-        Warning::ALL.iter().copied().zip(self.warnings).filter(|(_, count)| *count > 0)
-    }
-
     fn count(&self, metrics: &Metrics) {
         for (trigger, count) in Trigger::ALL.into_iter().zip(self.triggers).filter(|(_, count)| *count > 0) {
             metrics.accepted.with(trigger).inc_by(count.into());
         }
-        for (kind, count) in self.warnings() {
+        for (kind, count) in Warning::ALL.iter().copied().zip(self.warnings).filter(|(_, count)| *count > 0) {
             metrics.ingest_warnings.with(kind).inc_by(count.into());
         }
         if self.stripped > 0 {

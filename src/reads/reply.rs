@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{AGE, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -110,6 +110,9 @@ fn unchanged(answer: Answer) -> Reply {
     let headers = reply.headers_mut();
     if let Some(content_type) = answer.content_type {
         headers.insert(CONTENT_TYPE, content_type);
+    }
+    if let Some(coding) = answer.content_encoding {
+        headers.insert(CONTENT_ENCODING, coding);
     }
     if let Some(id) = answer.request_id.and_then(|id| HeaderValue::from_str(&id).ok()) {
         headers.insert(REQUEST_ID, id);

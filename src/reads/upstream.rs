@@ -164,6 +164,8 @@ impl Upstream {
         };
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(Failure::Unauthorized),
+            // The connection speaks something else from here on (101): that is no answer to a read.
+            status if status.is_informational() => Err(Failure::Lost(Fault::Reset)),
             _ if answer.cut => Err(Failure::TooLarge),
             _ => Ok(answer),
         }

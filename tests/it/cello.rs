@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cello_relay::cello::{Access, Auth, Cello, Courier, Judgement, KeySource, Settings};
-use cello_relay::clock::{SystemClock, Timestamp};
+use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::metrics::Metrics;
 use tempfile::TempDir;
@@ -98,8 +98,12 @@ impl Drop for Running {
 }
 
 fn run(settings: Settings) -> Running {
+    run_by(settings, Arc::new(SystemClock))
+}
+
+fn run_by(settings: Settings, clock: Arc<dyn Clock>) -> Running {
     let metrics = Arc::new(Metrics::new());
-    let cello = Cello::new(settings, Arc::new(SystemClock), metrics.clone()).unwrap();
+    let cello = Cello::new(settings, clock, metrics.clone()).unwrap();
     let task = tokio::spawn(cello.clone().run(std::future::pending()));
     Running { cello, metrics, task }
 }

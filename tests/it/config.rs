@@ -85,6 +85,10 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("ingest.max_batch", "many"),
         ("ingest.max_batch", "0"),
         ("ingest.max_batch", "-1"),
+        ("ingest.allowed_hosts", "relay,http://relay"),
+        ("ingest.allowed_hosts", "*.relay"),
+        ("ingest.allowed_hosts", "[::1]relay"),
+        ("ingest.allowed_hosts", "relay:x"),
         ("ingest.checks", "on"),
         ("ingest.allow_unauthenticated_remote", "yes"),
         ("ingest.idle_timeout", "120"),
@@ -92,6 +96,7 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("outbox.dir", ""),
         ("outbox.durability", "ram"),
         ("outbox.max_bytes", "8MiB"),
+        ("outbox.max_events", "many"),
         ("forward.concurrency", "1001"),
         ("reads.timeout", "0s"),
         ("reads.concurrency", "0"),
@@ -318,8 +323,11 @@ fn risky_pairs_are_warnings() {
     warned(&[("forward.connect_timeout", "15s")], "never applies");
     warned(&[("forward.give_up_after", "1m")], "given up");
     warned(&[("idempotency.max_bytes", "1GiB")], "crowd out");
+    warned(&[("outbox.max_events", "999")], "ingest.max_batch is more than outbox.max_events");
+    warned(&[("outbox.max_bytes", "15MiB"), ("idempotency.max_bytes", "1MiB")], "a batch may never fit");
     warned(&[("cello.auth", "none")], "cello.credentials_dir is set but not used");
     assert!(load(&[]).unwrap().warnings.is_empty());
+    assert!(load(&[("outbox.max_events", "1000")]).unwrap().warnings.is_empty(), "a batch fits");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cello_relay::clock::Timestamp;
 use cello_relay::event::EventId;
+use cello_relay::ingress::Settings;
+use cello_relay::ingress::door::Kind;
 use cello_relay::outbox::{AppendError, Bound, Flow, Report, State};
 use cello_relay::reason::Reason;
 use http_body_util::Full;
@@ -103,6 +105,30 @@ async fn stripped_fields_and_warnings_are_named_and_counted() {
     assert_eq!(rig.metric("event_fields_stripped_total{reason=\"unknown\"}"), 2.0);
     assert_eq!(rig.metric("ingest_warnings_total{kind=\"trigger\"}"), 1.0);
     assert_eq!(rig.metric("events_accepted_total{trigger=\"other\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn of_warnings_only_those_are_told_whose_events_were_accepted_and_once() {
+    let rig = Rig::start();
+    let log = Logged::from_now();
+    let doubtful = EVENT.replace("new-signup", "new-sigup");
+    let told = || (log.count("event_looks_wrong"), log.count("warning_detail"), warnings(&rig));
+    *rig.outbox.refusing.lock().expect("no panic") = Some(AppendError::Unavailable);
+    assert_eq!(rig.post(&doubtful).await.0, 503);
+    assert_eq!(told(), (0, 0, 0));
+    *rig.outbox.refusing.lock().expect("no panic") = None;
+    for again in [None, Some("true")] {
+        let answer = rig.ask("POST", "/events", &[("idempotency-key", "k")], doubtful.as_bytes()).await;
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (200, again));
+        assert!(answer.json()["warnings"].is_array(), "{}", answer.body);
+        assert_eq!(told(), (1, 1, 1));
+    }
+}
+
+/// How many warnings operators are told of.
+fn warnings(rig: &Rig) -> u64 {
+    let notes = rig.door.notes();
+    notes.iter().filter(|note| note.kind == Kind::Warning).map(|note| note.count).sum()
 }
 
 #[tokio::test]
@@ -218,6 +244,19 @@ async fn what_cannot_be_stored_is_answered_503_with_a_reason_and_when_to_come_ba
     rig.flow.send(Flow::Draining).expect("read");
     assert_eq!(rig.post(EVENT).await.0, 200, "a drain alone refuses nothing");
     assert_eq!(rig.metric("events_rejected_total{reason=\"draining\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn a_batch_that_no_empty_outbox_could_hold_is_413_with_the_bound_and_not_to_be_tried_again() {
+    let rig = Rig::with(Settings { outbox_max_events: 2, ..settings() }, None);
+    let batch = |events: usize| format!("[{}]", [EVENT].repeat(events).join(","));
+    let answer = rig.ask("POST", "/events/batch", &[], batch(3).as_bytes()).await;
+    assert!(answer.status == 413 && answer.body.contains("2 events (outbox.max_events)"), "{}", answer.body);
+    assert_eq!(answer.header("retry-after"), None);
+    assert_eq!(rig.metric("events_rejected_total{reason=\"too_large\"}"), 1.0);
+    assert_eq!(rig.ask("POST", "/events/batch", &[], batch(2).as_bytes()).await.status, 200);
+    let answer = rig.ask("POST", "/events/batch", &[], batch(4).as_bytes()).await;
+    assert!(answer.status == 413 && answer.body.contains("3 events (ingest.max_batch)"), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod breaker;
 mod cache;
 mod depersonalize;
 mod failures;
-mod world;
+pub(crate) mod world;
 
 use std::sync::Arc;
 
@@ -96,6 +96,12 @@ async fn head_is_answered_like_get_without_the_body() {
     let head = world.ask("HEAD", "/referral-codes/active-link/7", &[]).await;
     assert_eq!((head.status, head.header("content-length")), (200, Some(&*LINK.len().to_string())));
     assert_eq!(world.cello().calls()[0].method, "GET");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_compressed_all_the_same_says_so() {
+    let world = World::script(settings(), |_| async { Reply::With(200, "content-encoding", "gzip".to_owned()) }).await;
+    assert_eq!(world.get("/referral-codes/active-link/7").await.header("content-encoding"), Some("gzip"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -55,23 +55,22 @@ struct State {
 impl State {
     /// What to publish for a reading; a changed content is a new generation.
     fn slot(&mut self, reading: &Reading, clock: &dyn Clock) -> Slot {
-        let why = match reading {
+        let found = match reading {
             Reading::Unread => None,
-            Reading::Present(content) if bearer(&token(content)).is_some() => {
-                if self.content.as_ref() != Some(content) {
-                    self.generation += 1;
-                    self.content = Some(content.clone());
-                    self.obtained_at = Some(clock.now());
-                }
-                if self.missing_since.take().is_some() {
-                    info!(event = "token_recovered", "the bearer token can be read again");
-                }
-                None
-            }
-            Reading::Present(_) => Some("it holds characters that no header may hold"),
-            Reading::Missing(why) => Some(why.as_str()),
+            Reading::Present(content) => Some(usable(content)),
+            Reading::Missing(why) => Some(Err(why.as_str())),
         };
-        if let Some(why) = why
+        if let (Reading::Present(content), Some(Ok(_))) = (reading, &found) {
+            if self.content.as_ref() != Some(content) {
+                self.generation += 1;
+                self.content = Some(content.clone());
+                self.obtained_at = Some(clock.now());
+            }
+            if self.missing_since.take().is_some() {
+                info!(event = "token_recovered", "the bearer token can be read again");
+            }
+        }
+        if let Some(Err(why)) = found
             && self.missing_since.is_none()
         {
             self.missing_since = Some(clock.now());
@@ -80,8 +79,7 @@ impl State {
                 why, "the bearer token cannot be read; looked at again when it changes"
             );
         }
-        let content = self.content.as_ref().filter(|_| why.is_none());
-        let token = content.map(|content| Token { generation: self.generation, value: token(content) });
+        let token = found.and_then(Result::ok).map(|value| Token { generation: self.generation, value });
         let access = match (&token, self.missing_since) {
             (Some(_), _) => Access::Granted,
             (None, Some(since)) => Access::Missing(since),
@@ -94,8 +92,9 @@ impl State {
     fn status(&self, slot: &Slot, reading: &Reading, clock: &dyn Clock) -> TokenStatus {
         let since = self.missing_since.unwrap_or_else(|| clock.now());
         let last_error = match reading {
+            Reading::Unread => None,
+            Reading::Present(content) => usable(content).err().map(|why| (since, why.to_owned())),
             Reading::Missing(why) => Some((since, why.to_string())),
-            _ => self.missing_since.map(|since| (since, "it holds characters that no header may hold".to_owned())),
         };
         let obtained_at = self.obtained_at.filter(|_| slot.token.is_some());
         TokenStatus { access: slot.access, obtained_at, last_error, ..TokenStatus::default() }
@@ -111,6 +110,15 @@ impl State {
     }
 }
 
-fn token(content: &Secrets) -> SecretString {
-    content.expose(0).into()
+/// The token that a file holds, or why it is none. White space around it is no part of it: the relay that asks for it
+/// reads its `ingest.token_file` so, and both may be one file.
+pub(in crate::cello) fn usable(content: &Secrets) -> Result<SecretString, &'static str> {
+    let token = SecretString::from(content.expose(0).trim());
+    if token.expose_secret().is_empty() {
+        Err("it is empty")
+    } else if bearer(&token).is_none() {
+        Err("it holds characters that no header may hold")
+    } else {
+        Ok(token)
+    }
 }

@@ -34,6 +34,8 @@ pub(in crate::cello) enum Failure {
     Status(u16, Option<Duration>),
     /// A 2xx without a usable token.
     Malformed,
+    /// A 2xx with a token whose life was over when it came.
+    Late,
     /// No answer.
     Network(TransportError),
 }
@@ -43,7 +45,7 @@ impl Failure {
         match self {
             Self::Rejected(_) => Refusal::Rejected,
             Self::Status(_, wait) => Refusal::Failed(wait),
-            Self::Malformed | Self::Network(_) => Refusal::Failed(None),
+            Self::Malformed | Self::Late | Self::Network(_) => Refusal::Failed(None),
         }
     }
 
@@ -52,7 +54,7 @@ impl Failure {
             Self::Rejected(_) => RefreshFailure::Rejected,
             Self::Status(429, _) => RefreshFailure::Http429,
             Self::Status(500.., _) => RefreshFailure::Http5xx,
-            Self::Status(..) => RefreshFailure::Other,
+            Self::Status(..) | Self::Late => RefreshFailure::Other,
             Self::Malformed => RefreshFailure::Decode,
             Self::Network(_) => RefreshFailure::Network,
         }
@@ -65,6 +67,7 @@ impl Failure {
             Self::Status(500.., _) => Reason::Http5xx,
             Self::Rejected(_) | Self::Status(..) => Reason::Credentials,
             Self::Malformed => Reason::NotJson,
+            Self::Late => Reason::Timeout,
             Self::Network(error) => judge(Err(&error)).reason.unwrap_or(Reason::Reset),
         }
     }
@@ -72,7 +75,7 @@ impl Failure {
     pub(super) fn status(self) -> Option<u16> {
         match self {
             Self::Rejected(status) | Self::Status(status, _) => Some(status),
-            Self::Malformed | Self::Network(_) => None,
+            Self::Malformed | Self::Late | Self::Network(_) => None,
         }
     }
 }
@@ -83,6 +86,7 @@ impl fmt::Display for Failure {
             Self::Rejected(status) => write!(f, "refused with status {status}"),
             Self::Status(status, _) => write!(f, "status {status}"),
             Self::Malformed => f.write_str("an answer without a usable accessToken"),
+            Self::Late => f.write_str("a token that lives for less time than its answer took"),
             Self::Network(error) => f.write_str(judge(Err(error)).reason.map_or("no answer", Reason::as_str)),
         }
     }
@@ -217,6 +221,13 @@ mod tests {
                 Refusal::Failed(None),
                 "an answer without a usable accessToken",
             ),
+            (
+                Failure::Late,
+                RefreshFailure::Other,
+                None,
+                Refusal::Failed(None),
+                "a token that lives for less time than its answer took",
+            ),
             (network, RefreshFailure::Network, None, Refusal::Failed(None), "tls"),
         ];
         let reasons = table.each_ref().map(|(failure, ..)| failure.reason().as_str());
@@ -224,7 +235,7 @@ mod tests {
             assert_eq!((failure.label(), failure.status(), failure.refusal()), (label, status, refusal));
             assert_eq!(failure.to_string(), text);
         }
-        assert_eq!(reasons, ["credentials", "http_429", "http_5xx", "credentials", "not_json", "tls"]);
+        assert_eq!(reasons, ["credentials", "http_429", "http_5xx", "credentials", "not_json", "timeout", "tls"]);
     }
 
     #[test]
@@ -275,6 +286,7 @@ mod tests {
                 retry_after: None,
                 request_id: None,
                 content_type: None,
+                content_encoding: None,
                 body: answered.clone(),
                 cut: false,
             }))

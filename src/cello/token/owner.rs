@@ -111,7 +111,10 @@ where
             }
         };
         let now = self.clock.instant();
-        self.metrics.token_duration.observe(now.duration_since(asked).as_secs_f64());
+        let took = now.duration_since(asked);
+        self.metrics.token_duration.observe(took.as_secs_f64());
+        // A token lives from when it was asked for. One that has ended already would be asked for again at once, for ever.
+        let result = result.and_then(|granted| if granted.0.life > took { Ok(granted) } else { Err(Failure::Late) });
         match result {
             Ok((granted, life_unsaid)) => {
                 if life_unsaid {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cello_relay::cello::{Access, Auth, Probe, Verdict};
+use cello_relay::cello::{Access, Auth, Probe, ProbeError, Verdict};
 use cello_relay::reason::Reason;
 
 use super::upstream::{Reply, Upstream};
@@ -31,6 +31,41 @@ async fn a_bearer_token_is_read_again_when_its_file_changes() {
     std::fs::remove_file(&file).unwrap();
     running.access(|access| matches!(access, Access::Missing(_))).await;
     assert_eq!(running.deliver().await.verdict, Verdict::NoAccess);
+}
+
+#[tokio::test]
+async fn white_space_around_a_bearer_token_is_no_part_of_it_as_for_the_relay_that_asks_for_it() {
+    let upstream = Upstream::start(|seen| async move {
+        match seen.header("authorization") {
+            "Bearer sound" => Reply::delivered(),
+            _ => Reply::unauthorized(),
+        }
+    })
+    .await;
+    let files = KeyFiles::none();
+    let file = files.path("token");
+    for content in ["sound", "sound\r\n", "\n \tsound \n\n"] {
+        std::fs::write(&file, content).unwrap();
+        let running = run(settings(&upstream.url(), Auth::Bearer(file.clone())));
+        assert_eq!(running.cello.probe().await, Ok(Probe::BearerRead), "{content:?}");
+        assert_eq!(running.deliver().await.verdict, Verdict::Delivered, "{content:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_approves_of_no_bearer_token_that_cannot_be_sent() {
+    let upstream = Upstream::start(|_| async { Reply::delivered() }).await;
+    let files = KeyFiles::none();
+    let file = files.path("token");
+    for (content, why) in [("canary\x01", "no header may hold"), (" \n\n", "it is empty")] {
+        std::fs::write(&file, content).unwrap();
+        let running = run(settings(&upstream.url(), Auth::Bearer(file.clone())));
+        let error = running.cello.probe().await.unwrap_err();
+        assert!(matches!(error, ProbeError::Missing(_)), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("/token: ") && said.contains(why) && !said.contains("canary"), "{said}");
+        running.access(|access| matches!(access, Access::Missing(_))).await;
+    }
 }
 
 #[tokio::test]

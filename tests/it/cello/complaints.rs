@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use cello_relay::cello::Access;
 use cello_relay::clock::{Clock, SystemClock};
+use cello_relay::reason::Reason;
 use tokio::sync::Notify;
 
 use super::upstream::{Reply, Upstream};
-use super::{KeyFiles, run, settings, values};
+use super::{KeyFiles, run, run_by, settings, values};
 use crate::logged::Logged;
+use crate::reads::world::Ahead;
 
 /// So many lines of the complaint, and of its end.
 fn told(log: &Logged, complaint: &str) -> (usize, usize) {
@@ -31,6 +33,30 @@ async fn that_no_token_can_be_obtained_is_told_once_and_that_there_is_one_again(
     assert_eq!(told(&log, "token_refresh_failed"), (1, 0));
     running.access(|access| *access == Access::Granted).await;
     assert_eq!(told(&log, "token_refresh_failed"), (1, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_has_ended_when_it_comes_is_a_failure_that_is_told_and_waited_after() {
+    let log = Logged::from_now();
+    let clock = Arc::new(Ahead::default());
+    let slow = clock.clone();
+    let upstream = Upstream::start(move |_| {
+        slow.pass(Duration::from_secs(2));
+        async { Reply::token("t", 1) }
+    })
+    .await;
+    let running = run_by(settings(&upstream.url(), values()), clock);
+    let failed = async {
+        while running.cello.token_status().failure.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), failed).await.expect("it is told");
+    let told = running.cello.token_status();
+    assert_eq!((told.failure, told.obtained_at), (Some(Reason::Timeout), None), "{told:?}");
+    assert!(told.last_error.is_some_and(|(_, said)| said.contains("lives for less time than its answer took")));
+    assert_eq!(running.metric(r#"token_refresh_failures_total{reason="other"}"#), 1.0);
+    assert_eq!((log.count("token_refresh_failed"), upstream.seen("/token").len()), (1, 1));
 }
 
 #[tokio::test]

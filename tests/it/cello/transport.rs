@@ -47,6 +47,7 @@ async fn an_event_is_sent_as_stored_with_its_id_as_idempotency_key() {
     assert_eq!(seen.header("content-type"), "application/json");
     assert_eq!(seen.header("user-agent"), concat!("cello-relay/", env!("CARGO_PKG_VERSION")));
     assert_eq!(seen.header("authorization"), "Bearer t1");
+    assert_eq!(seen.header("accept-encoding"), "identity");
     assert_eq!(seen.header("idempotency-key").len(), 36);
     assert!(upstream.seen("/some/path/token")[0].header("authorization").is_empty());
 }
@@ -59,7 +60,8 @@ async fn a_read_goes_through_the_same_stack() {
     let call = Call::new(Operation::Read, Method::GET, path, Duration::from_secs(3));
     let answer = running.cello.call(call).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.body[..]), (404, &br#"{"message":"none"}"#[..]));
-    assert_eq!(upstream.seen("/referral-codes/a%20b").len(), 1);
+    let seen = upstream.seen("/referral-codes/a%20b");
+    assert_eq!((seen.len(), seen[0].header("accept-encoding"), seen[0].header("content-length")), (1, "identity", ""));
     assert_eq!(running.metric(r#"upstream_request_failures_total{reason="http_404"}"#), 1.0);
 }
 

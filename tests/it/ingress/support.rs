@@ -8,6 +8,7 @@ use std::time::Duration;
 use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::http::{self, Listener};
+use cello_relay::ingress::door::Door;
 use cello_relay::ingress::{Checks, Ingress, Reads, Settings};
 use cello_relay::metrics::Metrics;
 use cello_relay::outbox::{
@@ -108,6 +109,7 @@ pub(crate) struct Rig {
     pub(crate) at: SocketAddr,
     pub(crate) outbox: Arc<FakeOutbox>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) door: Door,
     pub(crate) flow: watch::Sender<Flow>,
     /// Ends the server when dropped.
     stop: watch::Sender<bool>,
@@ -120,6 +122,7 @@ pub(crate) fn settings() -> Settings {
         max_body_bytes: 4096,
         max_batch: 3,
         max_batch_bytes: 8192,
+        outbox_max_events: 0,
         checks: Checks::Warn,
         allowed_hosts: vec!["relay.example".to_owned()],
         token_file: None,
@@ -147,11 +150,12 @@ impl Rig {
         if let Some(reads) = reads {
             ingress = ingress.with_reads(reads);
         }
+        let door = ingress.door();
         let (stop, stopped) = watch::channel(false);
         let connections = Some(metrics.ingest_connections.clone());
         let listeners = listeners.into_iter().map(Listener::from).collect();
         let server = tokio::spawn(http::serve_counted(listeners, ingress, limits, connections, stopped));
-        Self { at, outbox, metrics, flow, stop, server }
+        Self { at, outbox, metrics, door, flow, stop, server }
     }
 
     /// Ends the server once every connection that it accepted is done; gives the users of what was stored.

@@ -51,6 +51,12 @@ async fn it_is_passed_on_and_what_is_kept_of_the_user_is_dropped() {
     }
     let answer = world.ask("POST", ERASE, &[]).await;
     assert_eq!((answer.status, &*answer.body), (204, ""));
+    let seen = world.cello().seen(ERASE);
+    assert_eq!(
+        (seen.len(), seen[0].header("content-length"), &*seen[0].body),
+        (1, "0", ""),
+        "its length is in no doubt"
+    );
     let kept: Vec<bool> = {
         let mut kept = Vec::new();
         for path in paths {

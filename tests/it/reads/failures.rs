@@ -44,6 +44,12 @@ async fn a_connection_that_breaks_is_a_502() {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_http_is_a_502() {
+    let world = World::script(settings(), |_| async { Reply::With(101, "upgrade", "x".to_owned()) }).await;
+    assert_failed(&world.get("/new-users/7/reward").await, 502, "reset");
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_large_is_a_502_and_never_a_cut_body() {
     let body = |bytes: usize| Bytes::from(format!("\"{}\"", "x".repeat(bytes - 2)));
     let world = World::script(settings(), move |seen: Seen| async move {

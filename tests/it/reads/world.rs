@@ -49,6 +49,13 @@ impl Clock for Ahead {
     }
 }
 
+impl Ahead {
+    /// Lets time pass.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
 pub(crate) struct World {
     upstream: Option<Upstream>,
     pub(crate) rig: Rig,
@@ -128,7 +135,7 @@ impl World {
 
     /// Lets time pass for the cache.
     pub(crate) fn pass(&self, time: Duration) {
-        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+        self.clock.pass(time);
     }
 
     /// Waits until calls can, or cannot, be authenticated.

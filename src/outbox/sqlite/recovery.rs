@@ -75,10 +75,7 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
         "the outbox is damaged and was moved aside; a fresh one takes its place"
     );
     let former_next = books.map(|books| books.next_seq);
-    let first_seq = env.seams.first_seq.map_or_else(
-        || seq_after_damage(former_next, env.volume.damaged_files),
-        |first| former_next.unwrap_or(first) + (1 << 32),
-    );
+    let first_seq = seq_after_damage(former_next.or(env.seams.first_seq), env.volume.damaged_files);
     let mut store = Store::open(env, epoch, first_seq)?;
     if store.recovery.is_none() {
         let files = if peeked.is_readable { [vec![name.clone()], peeked.files].concat() } else { Vec::new() };
@@ -218,7 +215,7 @@ impl Store {
                 match read {
                     Ok(count) if count < SLICE && bytes < SLICE_BYTES => Pass::Dead(0),
                     Ok(_) if reached > from => Pass::EventsUp(reached),
-                    _ => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
+                    _ => Pass::EventsDown { from: u64::MAX, stop: reached },
                 }
             }
             Pass::EventsDown { from, stop } => {
@@ -315,13 +312,5 @@ pub(super) fn first_seq(env: &Env) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tally_survives_being_written_down() {
-        let expected = Ledger { accepted: 12, dead: 5, ..Ledger::default() };
-        let tally = Tally { expected, events: 3, dead: 2, dead_bytes: 99 };
-        assert_eq!(Tally::parse(&tally.text()), tally);
-    }
-}
+#[path = "recovery/tests.rs"]
+mod tests;

@@ -262,3 +262,7 @@ pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError
     outbox.close().await;
     erased
 }
+
+#[cfg(test)]
+#[path = "offline/tests.rs"]
+mod tests;

@@ -105,3 +105,7 @@ fn is_meant(filter: &Filter, line: &Listed) -> bool {
         && filter.reason.is_none_or(|reason| Some(reason) == line.report.reason)
         && filter.is_in_time(line.id)
 }
+
+#[cfg(test)]
+#[path = "salvage/tests.rs"]
+mod tests;

@@ -102,6 +102,11 @@ fn what_lies_behind_a_place_that_cannot_be_read_comes_over_from_the_end_16_at_a_
     let bench = Bench::with(&["a"; 300], 10);
     change(&bench, "UPDATE event SET body = 'other' WHERE seq <= 256");
     assert_eq!(waiting(&mut quarantined(bench, None)), [0, 16, 32, 44, 44, 44], "nor what is not what was stored");
+    let mut bench = Bench::with(&["a"; 100], 10);
+    bury(&mut bench, 1..=100);
+    change(&bench, "UPDATE dead SET accepted_ms = 'nonsense' WHERE seq = 50");
+    let dead: Vec<u64> = copied(&mut quarantined(bench, None)).into_iter().map(|(_, dead)| dead).collect();
+    assert_eq!(dead, [0, 49, 65, 81, 97, 99]);
 }
 
 #[test]
@@ -224,6 +229,14 @@ fn a_dead_letter_comes_over_as_it_is_unless_its_number_is_what_is_damaged() {
     let of = |seq| bench.store.sql.dead(seq).unwrap().map(|row| row.body_bytes);
     assert_eq!([1, 2, 3, 1 << 50].map(of), [Some(5), None, Some(10), None]);
     assert_eq!(bench.store.books.next_seq, next_seq);
+}
+
+#[test]
+fn dead_letters_for_damage_come_over_however_many_there_are() {
+    let mut bench = Bench::with(&["a"; 600], 10);
+    bury(&mut bench, 1..=600);
+    change(&bench, "UPDATE dead SET body = 'other', reason = 'corrupt'");
+    assert_eq!(copied(&mut quarantined(bench, None)), [(0, 0), (0, 256), (0, 512), (0, 600)]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use super::env::Env;
 use super::fault::{Fault, OpenError};
 use super::row::{Books, Row, WholeDead};
+use super::salvage::overtaken_at;
 use super::sql::Sql;
 use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
 use crate::outbox::{Attempt, Ledger, may_be_counted, unsure_of};
@@ -285,6 +286,11 @@ impl Store {
             if self.sql.restore_dead(dead)? {
                 tally.dead += 1;
                 tally.dead_bytes += dead.row.bytes();
+                let (seq, user) = (dead.row.seq, &dead.row.event.user);
+                if let Some(at) = overtaken_at(source, seq, user) {
+                    // Which event went is not known any more: one behind it.
+                    self.sql.pass(user, seq + 1, at)?;
+                }
             }
         }
         // What was found damaged before was found by its number.

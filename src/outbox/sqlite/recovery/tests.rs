@@ -232,6 +232,23 @@ fn a_dead_letter_comes_over_as_it_is_unless_its_number_is_what_is_damaged() {
 }
 
 #[test]
+fn that_later_events_went_before_a_dead_letter_stays_known() {
+    for also in ["", "UPDATE dead SET accepted_ms = 'nonsense' WHERE seq = 1"] {
+        let mut bench = Bench::with(&["b", "a", "a", "a", "c"], 10);
+        bury(&mut bench, [1, 2, 4, 5]);
+        let (a, c) = (UserId::new("a"), UserId::new("c"));
+        bench.store.sql.pass(&a, 3, LATER).unwrap();
+        // As a file of version 2 noted it.
+        change(&bench, &format!("INSERT INTO overtaken (seq, at_ms) VALUES (5, 7); {also}"));
+        let mut bench = quarantined(bench, None);
+        copied(&mut bench);
+        let known = |seq, user| bench.store.sql.passed(seq, user).unwrap();
+        assert_eq!([known(2, &a), known(4, &a)], [Some(LATER), None], "{also}");
+        assert_eq!(known(5, &c), Some(Timestamp::from_millis(7)), "{also}");
+    }
+}
+
+#[test]
 fn dead_letters_for_damage_come_over_however_many_there_are() {
     let mut bench = Bench::with(&["a"; 600], 10);
     bury(&mut bench, 1..=600);

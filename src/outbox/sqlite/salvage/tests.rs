@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::event::UserId;
 use crate::outbox::sqlite::row::{Books, WholeDead};
 use crate::outbox::sqlite::testing::Bench;
 use crate::outbox::{Attempt, Ledger, Progress};

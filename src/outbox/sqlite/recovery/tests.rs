@@ -110,6 +110,15 @@ fn what_lies_behind_a_place_that_cannot_be_read_comes_over_from_the_end_16_at_a_
 }
 
 #[test]
+fn the_way_down_ends_where_the_way_up_did_or_where_nothing_certain_leads_further() {
+    let next = |read, last| Way::Down { from: 50, stop: 10 }.next(read, 0, last);
+    let further = |from| Some(Way::Down { from, stop: 10 });
+    assert_eq!([next(Some(16), Some(50)), next(Some(16), Some(11))], [further(49), further(10)]);
+    assert_eq!([next(Some(16), Some(10)), next(Some(16), Some(51))], [None, None]);
+    assert_eq!([next(Some(16), None), next(Some(15), Some(20)), next(None, Some(20))], [None, None, None]);
+}
+
+#[test]
 fn a_copy_comes_to_its_end_where_nothing_is_what_was_stored() {
     for first in ["body = 'other'", "accepted_ms = 'nonsense'"] {
         let bench = Bench::with(&["a"; 300], 10);

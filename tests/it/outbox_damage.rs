@@ -306,6 +306,22 @@ async fn a_file_whose_head_is_damaged_under_a_running_store_is_made_again_once_a
 }
 
 #[tokio::test]
+async fn a_file_whose_head_forbids_to_write_it_is_moved_aside_and_all_of_it_comes_over() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let appended = append(&store, &["a", "b"]).await;
+    store.close().await;
+    drop(store);
+    // Where the head says which releases of SQLite may write the file.
+    let mut bytes = fs::read(fixture.path("outbox.db")).unwrap();
+    assert_eq!(std::mem::replace(&mut bytes[18], 3), 2);
+    fs::write(fixture.path("outbox.db"), bytes).unwrap();
+    let store = fixture.open();
+    assert_eq!(deliver_all(&store).await, appended);
+    assert_eq!(store.stats().quarantined_files, 1);
+}
+
+#[tokio::test]
 async fn a_crash_while_a_damaged_file_is_moved_aside_loses_nothing_more() {
     let name = "outbox-20260101T000000000Z.damaged.db";
     for moved in ["", "-wal -shm", "-wal -shm .", "-wal -shm . fresh"] {

@@ -8,14 +8,14 @@ use std::fs;
 use std::path::Path;
 
 use cello_relay::event::EventId;
-use cello_relay::outbox::{Batch, Key, Ledger, Outbox, Outcome, Route};
+use cello_relay::outbox::{Batch, DeadLetters, Filter, Key, Ledger, Outbox, Outcome, Route, State};
 use cello_relay::reason::Reason;
 use rusqlite::Connection;
 
 use crate::outbox_flips::{Sample, Seen, survive};
 use crate::outbox_support::{
-    Fixture, PATIENCE, append, attempt, claim, dead, deliver_all, deliver_what_is_left, delivered, event, numbered,
-    retry, settle_all, until,
+    Fixture, PATIENCE, append, attempt, claim, dead, deliver_all, deliver_what_is_left, delivered, event, ids,
+    numbered, retry, settle_all, until,
 };
 
 /// An outbox as a crash left it, with rows in every table that this release writes.
@@ -148,12 +148,12 @@ async fn where_a_users_line_is_wrong_the_events_are_sent_by_what_they_say_themse
     }
 }
 
-/// Flips a bit of an event's number in its row, where SQLite does not look for it.
-fn misnumber(path: &Path, id: EventId, bit: u8) {
+/// Flips a bit of an event's number in its row, where SQLite does not look for it; `columns` of the table.
+fn misnumber(path: &Path, id: EventId, columns: u8, bit: u8) {
     let mut bytes = fs::read(path).unwrap();
     // A number above 2^14 is three bytes, seven bits in each; behind it come the head's length and the column that is null.
     let seq = id.seq();
-    let number = [(seq >> 14) as u8 | 0x80, (seq >> 7) as u8 | 0x80, seq as u8 & 0x7f, 0x0a, 0x00];
+    let number = [(seq >> 14) as u8 | 0x80, (seq >> 7) as u8 | 0x80, seq as u8 & 0x7f, columns + 1, 0x00];
     let found: Vec<_> =
         bytes.windows(5).enumerate().filter(|(_, window)| *window == number).map(|(at, _)| at).collect();
     assert_eq!(found.len(), 1, "the row of {seq}");
@@ -172,7 +172,7 @@ async fn an_event_whose_number_is_damaged_hides_no_other_however_the_file_is_rea
         store.close().await;
         drop(store);
         let path = fixture.path("outbox.db");
-        misnumber(&path, appended[appended.len() - from_end], bit);
+        misnumber(&path, appended[appended.len() - from_end], 9, bit);
         let mut gone = 1;
         if is_cut {
             let mut bytes = fs::read(&path).unwrap();
@@ -195,6 +195,42 @@ async fn an_event_whose_number_is_damaged_hides_no_other_however_the_file_is_rea
             sent.iter().all(|(id, user, _)| last.insert(user.clone(), *id).is_none_or(|last| last < *id)),
             "{case}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_whose_number_is_damaged_hides_no_other() {
+    for bit in [0x40, 0x01] {
+        let mut fixture = Fixture::new();
+        fixture.first_seq = 1 << 15 | 1 << 7;
+        let store = fixture.open();
+        let appended = store.append(numbered(100, 100)).await.unwrap().ids;
+        while store.stats().ledger.undelivered() > 0 {
+            settle_all(&store, claim(&store, 64).await, &dead(Reason::Http400)).await;
+        }
+        store.close().await;
+        drop(store);
+        let wrong = appended[70];
+        misnumber(&fixture.path("outbox.db"), wrong, 11, bit);
+        let store = fixture.open();
+        let listed = async {
+            loop {
+                // Whoever looks meets it, and it is moved aside.
+                let found = store.list(Filter::default(), None, 200).await;
+                if let Some(found) = found.ok().filter(|_| store.stats().quarantined_files == 1) {
+                    break found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listed).await.expect("it is noticed");
+        // All was copied before anything new is handed out.
+        let new = append(&store, &["a"]).await;
+        assert_eq!(ids(&claim(&store, 1).await), new);
+        let listed = store.list(Filter { state: Some(State::Dead), ..Filter::default() }, None, 200).await.unwrap();
+        let listed: BTreeSet<EventId> = listed.into_iter().map(|line| line.id).collect();
+        let missing: Vec<&EventId> = appended.iter().filter(|id| !listed.contains(id)).collect();
+        assert_eq!(missing, [&wrong], "{bit:#x}: {:?}", store.stats().ledger);
     }
 }
 

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::inbox::Command;
 use super::queue::{Flight, Pending};
 use super::row::{KeyRow, event_bytes};
+use super::sql::contradiction;
 use super::store::Store;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
@@ -223,7 +224,10 @@ impl Store {
 
     fn deliver(&mut self, env: &Env, flight: &Flight, request_id: Option<&str>) -> Result<(), Fault> {
         let (id, attempts) = (flight.waiting.id, flight.progress.attempts);
-        self.sql.delete_event(id.seq())?;
+        if !self.sql.delete_event(id.seq())? {
+            // It was read, and is not found by its number: there it would stay, and be sent again.
+            return Err(contradiction().into());
+        }
         if env.settings.remember_max > 0 && !env.settings.remember.is_zero() {
             self.sql.insert_done(id, env.clock.now(), attempts, request_id)?;
             self.books.done += 1;

@@ -142,39 +142,5 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outbox::sqlite::inbox::Decision;
-    use crate::outbox::sqlite::testing::Bench;
-    use crate::reason::Reason;
-
-    #[test]
-    fn what_dies_while_a_person_is_erased_is_erased_too() {
-        let user = UserId::new("a");
-        let of_user = Filter { user: Some(user.clone()), ..Filter::default() };
-        // It dies after any number of slices.
-        for steps in 0..4 {
-            let mut bench = Bench::with(&["a", "b"], 10);
-            bench.store.books.ledger.accepted = 2;
-            let mut flying = bench.hand_out(1);
-            let mut job = Job::new(Decision::Erase(user.clone()), Selection::Matching(of_user.clone()));
-            let step = |bench: &mut Bench, job: &mut Job| {
-                let slice = bench.store.erase_slice(&bench.env, job, &user).unwrap();
-                (job.next, job.stage) = (slice.next, slice.stage);
-                slice.is_last
-            };
-            let mut is_over = (0..steps).any(|_| step(&mut bench, &mut job));
-            if !is_over {
-                let seq = flying.remove(0).id.seq();
-                bench.store.bury(&bench.env, seq, Reason::Http400, Some(&user)).unwrap();
-                bench.store.landed.push(seq);
-            }
-            let died_in_time = !is_over && job.stage != Stage::Keys;
-            while !is_over {
-                is_over = step(&mut bench, &mut job);
-            }
-            let left = bench.store.sql.dead_from(0, 9, &of_user).unwrap().len();
-            assert!(!died_in_time || left == 0, "after {steps} slices: {left} left");
-        }
-    }
-}
+#[path = "erase/tests.rs"]
+mod tests;

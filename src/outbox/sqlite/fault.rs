@@ -131,12 +131,14 @@ impl From<rusqlite::Error> for Fault {
 fn is_foreign(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows, SqlInputError,
-        SqliteFailure,
+        SqliteFailure, Utf8Error,
     };
     match error {
-        InvalidColumnType(..) | FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | QueryReturnedNoRows => {
-            true
-        }
+        InvalidColumnType(..)
+        | FromSqlConversionFailure(..)
+        | IntegralValueOutOfRange(..)
+        | Utf8Error(..)
+        | QueryReturnedNoRows => true,
         SqlInputError { error, .. } | SqliteFailure(error, _) => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
         _ => false,
     }
@@ -205,6 +207,8 @@ mod tests {
             let read = file.query_row(sql, [], |row| row.get::<_, u32>(0));
             assert!(matches!(Fault::from(read.unwrap_err()), Fault::Damaged(_)), "{sql}");
         }
+        let text = file.query_row("SELECT CAST(x'ff' AS TEXT)", [], |row| row.get::<_, String>(0));
+        assert!(matches!(Fault::from(text.unwrap_err()), Fault::Damaged(_)), "what is no text");
         assert!(matches!(Fault::from(rusqlite::Error::InvalidQuery), Fault::Broken(_)), "a fault of ours");
     }
 

@@ -63,3 +63,7 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "lines/tests.rs"]
+mod tests;

@@ -212,7 +212,7 @@ impl Offline {
         }
         (next, is_more) = (0, true);
         while is_more {
-            let read = self.sql.whole_dead_from(next, SLICE, |dead| {
+            let read = self.sql.whole_dead_in_order(next, SLICE, |dead| {
                 let is_news = dead.reason != Reason::Corrupt.as_str() && !dead.row.is_intact();
                 (next, damaged) = (dead.row.seq + 1, damaged + u64::from(is_news));
                 true
@@ -262,3 +262,7 @@ pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError
     outbox.close().await;
     erased
 }
+
+#[cfg(test)]
+#[path = "offline/tests.rs"]
+mod tests;

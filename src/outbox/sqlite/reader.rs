@@ -304,7 +304,7 @@ impl View<'_> {
 /// The event of a dead letter, body and all.
 pub(super) fn dead_row(sql: &Sql, seq: u64) -> rusqlite::Result<Option<Row>> {
     let mut found = None;
-    sql.whole_dead_from(seq, 1, |dead| {
+    sql.whole_dead_in_order(seq, 1, |dead| {
         found = (dead.row.seq == seq).then_some(dead.row);
         false
     })?;

@@ -7,10 +7,12 @@
 
 use super::env::Env;
 use super::fault::{Fault, OpenError};
-use super::row::{Books, Row};
+use super::row::{Books, Row, WholeDead};
+use super::salvage::overtaken_at;
 use super::sql::Sql;
 use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
 use crate::outbox::{Attempt, Ledger, may_be_counted, unsure_of};
+use crate::reason::Reason;
 
 /// Names of damaged files that are still to be read, a line each.
 const META_FILES: &str = "recovering";
@@ -40,14 +42,20 @@ struct Tally {
     dead_bytes: u64,
 }
 
-/// How far the reading of a file got. A damaged page ends a pass upwards; what lies behind it is
-/// read downwards from the end.
+/// How far the reading of a file got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    EventsUp(u64),
-    EventsDown { from: u64, stop: u64 },
-    Dead(u64),
+    Events(Way),
+    Dead(Way),
     Ended,
+}
+
+/// How far the reading of a table got. A damaged page ends the way up; what lies behind it is read downwards from the
+/// end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Up(u64),
+    Down { from: u64, stop: u64 },
 }
 
 /// Moves the damaged file aside and opens a fresh one; so too if the file has lost its name, then what has
@@ -75,10 +83,7 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
         "the outbox is damaged and was moved aside; a fresh one takes its place"
     );
     let former_next = books.map(|books| books.next_seq);
-    let first_seq = env.seams.first_seq.map_or_else(
-        || seq_after_damage(former_next, env.volume.damaged_files),
-        |first| former_next.unwrap_or(first) + (1 << 32),
-    );
+    let first_seq = seq_after_damage(former_next.or(env.seams.first_seq), env.volume.damaged_files);
     let mut store = Store::open(env, epoch, first_seq)?;
     if store.recovery.is_none() {
         let files = if peeked.is_readable { [vec![name.clone()], peeked.files].concat() } else { Vec::new() };
@@ -131,7 +136,28 @@ impl Recovery {
     }
 
     fn of(files: Vec<String>, tally: Tally) -> Self {
-        Self { files, tally, source: None, pass: Pass::EventsUp(0) }
+        Self { files, tally, source: None, pass: Pass::Events(Way::Up(0)) }
+    }
+}
+
+impl Way {
+    /// How to go on after a slice of so many rows, if they could be read, and bytes; `last`: the number of the last one
+    /// whose number is certain.
+    fn next(self, read: Option<u64>, bytes: u64, last: Option<u64>) -> Option<Self> {
+        match self {
+            Way::Up(from) => {
+                let reached = last.map_or(from, |last| last + 1);
+                match read {
+                    Some(count) if count < SLICE && bytes < SLICE_BYTES => None,
+                    Some(_) if reached > from => Some(Way::Up(reached)),
+                    _ => Some(Way::Down { from: u64::MAX, stop: reached }),
+                }
+            }
+            Way::Down { from, stop } => {
+                let is_further = |last: &u64| read == Some(SLICE_DOWN) && (stop + 1..=from).contains(last);
+                last.filter(is_further).map(|last| Way::Down { from: last - 1, stop })
+            }
+        }
     }
 }
 
@@ -192,7 +218,7 @@ impl Store {
         }
         if recovery.pass == Pass::Ended {
             recovery.files.remove(0);
-            (recovery.source, recovery.pass) = (None, Pass::EventsUp(0));
+            (recovery.source, recovery.pass) = (None, Pass::Events(Way::Up(0)));
             self.sql.set_meta(META_FILES, &recovery.files.join("\n"))?;
         }
         self.sql.set_meta(META_TALLY, &recovery.tally.text())?;
@@ -200,48 +226,39 @@ impl Store {
         Ok(false)
     }
 
-    /// One slice of one pass; gives what comes next. Errors of the source end a pass, errors of this
+    /// One slice of one pass; gives what comes next. Errors of the source end a way, errors of this
     /// store are faults.
     fn copy(&mut self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
-        let mut rows = Vec::<Row>::new();
-        // The number of a damaged row may lead anywhere.
-        let last_intact = |rows: &[Row]| rows.iter().rev().find(|row| row.is_intact()).map(|row| row.seq);
-        let next = match pass {
-            Pass::EventsUp(from) => {
-                let mut bytes = 0;
-                let read = source.events_from(from, SLICE, |row| {
-                    bytes += row.bytes();
-                    rows.push(row);
-                    bytes < SLICE_BYTES
-                });
-                let reached = last_intact(&rows).map_or(from, |last| last + 1);
-                match read {
-                    Ok(count) if count < SLICE && bytes < SLICE_BYTES => Pass::Dead(0),
-                    Ok(_) if reached > from => Pass::EventsUp(reached),
-                    _ => Pass::EventsDown { from: u64::MAX >> 1, stop: reached },
-                }
+        match pass {
+            Pass::Events(way) => {
+                let next = self.copy_events(source, way, tally)?;
+                Ok(next.map_or(Pass::Dead(Way::Up(0)), Pass::Events))
             }
-            Pass::EventsDown { from, stop } => {
-                let read = source.events_down_from(from, SLICE_DOWN, |row| rows.push(row));
-                let reached = last_intact(&rows).unwrap_or(stop);
-                match read {
-                    Ok(SLICE_DOWN..) if (stop + 1..=from).contains(&reached) => {
-                        Pass::EventsDown { from: reached - 1, stop }
-                    }
-                    _ => Pass::Dead(0),
-                }
-            }
-            Pass::Dead(from) => return self.copy_dead(source, from, tally),
-            Pass::Ended => Pass::Ended,
+            Pass::Dead(way) => Ok(self.copy_dead(source, way, tally)?.map_or(Pass::Ended, Pass::Dead)),
+            Pass::Ended => Ok(Pass::Ended),
+        }
+    }
+
+    fn copy_events(&mut self, source: &Sql, way: Way, tally: &mut Tally) -> Result<Option<Way>, Fault> {
+        let (mut rows, mut bytes) = (Vec::<Row>::new(), 0);
+        let read = match way {
+            Way::Up(from) => source.events_from(from, SLICE, |row| {
+                bytes += row.bytes();
+                rows.push(row);
+                bytes < SLICE_BYTES
+            }),
+            Way::Down { from, .. } => source.events_down_from(from, SLICE_DOWN, |row| rows.push(row)),
         };
-        for row in rows.iter().filter(|row| row.is_intact()) {
+        rows.retain(Row::is_intact);
+        for row in &rows {
             tally.events += u64::from(self.sql.restore_event(row)?);
             self.make_way_for(row.seq);
             if let Some(attempt) = unsure_in(source, row) {
                 self.set_unsure(row.seq, &attempt)?;
             }
         }
-        Ok(next)
+        // The number of a damaged row may lead anywhere.
+        Ok(way.next(read.ok(), bytes, rows.last().map(|row| row.seq)))
     }
 
     /// Where nothing was known of the former file, its numbers may lie above the new ones.
@@ -249,13 +266,16 @@ impl Store {
         self.books.next_seq = self.books.next_seq.max(seq + 1);
     }
 
-    fn copy_dead(&mut self, source: &Sql, from: u64, tally: &mut Tally) -> Result<Pass, Fault> {
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        let read = source.whole_dead_from(from, SLICE, |dead| {
-            bytes += dead.row.bytes();
-            rows.push(dead);
-            bytes < SLICE_BYTES
-        });
+    fn copy_dead(&mut self, source: &Sql, way: Way, tally: &mut Tally) -> Result<Option<Way>, Fault> {
+        let (mut rows, mut bytes) = (Vec::<WholeDead>::new(), 0);
+        let read = match way {
+            Way::Up(from) => source.whole_dead_from(from, SLICE, |dead| {
+                bytes += dead.row.bytes();
+                rows.push(dead);
+                bytes < SLICE_BYTES
+            }),
+            Way::Down { from, .. } => source.whole_dead_down_from(from, SLICE_DOWN, |dead| rows.push(dead)),
+        };
         for dead in &rows {
             if dead.row.is_intact() {
                 self.make_way_for(dead.row.seq);
@@ -266,10 +286,16 @@ impl Store {
             if self.sql.restore_dead(dead)? {
                 tally.dead += 1;
                 tally.dead_bytes += dead.row.bytes();
+                let (seq, user) = (dead.row.seq, &dead.row.event.user);
+                if let Some(at) = overtaken_at(source, seq, user) {
+                    // Which event went is not known any more: one behind it.
+                    self.sql.pass(user, seq + 1, at)?;
+                }
             }
         }
-        let is_more = read.is_ok_and(|count| count == SLICE || bytes >= SLICE_BYTES);
-        Ok(rows.last().filter(|_| is_more).map_or(Pass::Ended, |dead| Pass::Dead(dead.row.seq + 1)))
+        // What was found damaged before was found by its number.
+        let is_certain = |dead: &&WholeDead| dead.row.is_intact() || dead.reason == Reason::Corrupt.as_str();
+        Ok(way.next(read.ok(), bytes, rows.iter().rfind(is_certain).map(|dead| dead.row.seq)))
     }
 
     /// Books what was not found, and lets the queue move again.
@@ -315,13 +341,5 @@ pub(super) fn first_seq(env: &Env) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tally_survives_being_written_down() {
-        let expected = Ledger { accepted: 12, dead: 5, ..Ledger::default() };
-        let tally = Tally { expected, events: 3, dead: 2, dead_bytes: 99 };
-        assert_eq!(Tally::parse(&tally.text()), tally);
-    }
-}
+#[path = "recovery/tests.rs"]
+mod tests;

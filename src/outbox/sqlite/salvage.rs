@@ -6,7 +6,8 @@ use std::cell::OnceCell;
 use super::reader::{dead_report, dead_row, listed_waiting, waiting_report};
 use super::row::{LineRow, Row, Table};
 use super::sql::Sql;
-use crate::event::EventId;
+use crate::clock::Timestamp;
+use crate::event::{EventId, UserId};
 use crate::outbox::{Detail, Filter, Listed, Report, State, may_be_counted};
 
 /// How much of a damaged outbox can be read.
@@ -43,9 +44,7 @@ impl Salvage<'_> {
             .into_iter()
             .find(|table| self.row(*table, seq).is_some_and(|row| row.id() == id))?;
         let (listed, row) = (self.listed(table, seq)?, self.row(table, seq)?);
-        let overtaken = self.sql.overtaken(seq).unwrap_or_default();
-        let passed = self.sql.passed(seq, &listed.user).unwrap_or_default();
-        let overtaken_at = overtaken.into_iter().chain(passed).min().filter(|_| table == Table::Dead);
+        let overtaken_at = overtaken_at(self.sql, seq, &listed.user).filter(|_| table == Table::Dead);
         let attempts = self.sql.attempts(seq).unwrap_or_default();
         let (unsure, is_intact) = (self.sql.unsure(seq).unwrap_or_default(), row.is_intact());
         Some(Detail { listed, body: row.event.body, is_intact, attempts, overtaken_at, unsure })
@@ -98,6 +97,12 @@ impl Salvage<'_> {
     }
 }
 
+/// Since when at the latest a later event of a dead letter's user is delivered, as far as that can be read.
+pub(super) fn overtaken_at(sql: &Sql, seq: u64, user: &UserId) -> Option<Timestamp> {
+    let (overtaken, passed) = (sql.overtaken(seq).unwrap_or_default(), sql.passed(seq, user).unwrap_or_default());
+    overtaken.into_iter().chain(passed).min()
+}
+
 fn is_meant(filter: &Filter, line: &Listed) -> bool {
     let state: State = line.report.state;
     filter.state.is_none_or(|wanted| wanted == state)
@@ -105,3 +110,7 @@ fn is_meant(filter: &Filter, line: &Listed) -> bool {
         && filter.reason.is_none_or(|reason| Some(reason) == line.report.reason)
         && filter.is_in_time(line.id)
 }
+
+#[cfg(test)]
+#[path = "salvage/tests.rs"]
+mod tests;

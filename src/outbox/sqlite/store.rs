@@ -11,7 +11,7 @@ use super::place::Place;
 use super::queue::{Pace, Queue};
 use super::recovery::Recovery;
 use super::row::{Books, Counts};
-use super::sql::{MIGRATIONS, SCHEMA_VERSION, Sql};
+use super::sql::{MIGRATIONS, SCHEMA_VERSION, Sql, contradiction};
 use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
@@ -202,7 +202,12 @@ impl Store {
 
 /// Makes the tables of an empty file, or takes the steps to this release's schema.
 fn bring_up_to_date(sql: &Sql) -> Result<(), Failure> {
-    if sql.version()? == 0 {
+    let is_new = sql.version()? == 0;
+    // It was just opened to write: not the volume says so.
+    if sql.forbids_writing()? {
+        return Err(contradiction().into());
+    }
+    if is_new {
         sql.create()?;
     }
     let found = sql.version()?;

@@ -276,8 +276,9 @@ fn the_reader_opens_the_file_anew_when_the_writer_did_and_tells_it_of_damage() {
     change_page(&database, "event", |page| page.fill(0xee));
     shared.generation.store(2, Ordering::Release);
     look().unwrap_err();
-    assert_eq!(shared.damaged.load(Ordering::Acquire), 2);
+    // The reader has this lock until it has told.
     assert!(shared.looks.lock().unwrap().is_none(), "a connection that failed is not used again");
+    assert_eq!(shared.damaged.load(Ordering::Acquire), 2);
     std::fs::write(&database, "no database".repeat(1000)).unwrap();
     shared.generation.store(3, Ordering::Release);
     assert_eq!(look().unwrap_err().0, "it cannot be opened now");

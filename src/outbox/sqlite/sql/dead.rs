@@ -116,26 +116,61 @@ impl Sql {
         Ok(rows)
     }
 
-    /// Reads whole dead letters (event, death, reason, attempts) in sequence, from `seq` on, at most
-    /// `limit`, until `each` says stop.
-    pub(in super::super) fn whole_dead_from(
+    /// Reads whole dead letters (event, death, reason, attempts) in sequence, from `seq` on, at most `limit`, until
+    /// `each` says stop.
+    ///
+    /// # Errors
+    /// Also if they do not lie in sequence: whoever goes on behind the last one would pass over others.
+    pub(in super::super) fn whole_dead_in_order(
         &self,
         seq: u64,
         limit: u64,
         mut each: impl FnMut(WholeDead) -> bool,
     ) -> Result<u64> {
+        let (mut next, mut is_astray) = (seq, false);
+        let count = self.whole_dead_from(seq, limit, |dead| {
+            is_astray = dead.row.seq < next;
+            next = dead.row.seq + 1;
+            !is_astray && each(dead)
+        })?;
+        if is_astray { Err(contradiction()) } else { Ok(count) }
+    }
+
+    /// The same as they lie, in whatever sequence; for what is known to be damaged.
+    pub(in super::super) fn whole_dead_from(
+        &self,
+        seq: u64,
+        limit: u64,
+        each: impl FnMut(WholeDead) -> bool,
+    ) -> Result<u64> {
         let sql = "SELECT seq, salt, accepted_ms, trigger, 0, user, trace, crc, body, died_ms, reason, attempts \
                    FROM dead WHERE seq >= ? ORDER BY seq LIMIT ?";
+        self.read_whole_dead(sql, seq, limit, each)
+    }
+
+    /// Reads whole dead letters against the sequence, from `seq` down; used beside a damaged place.
+    pub(in super::super) fn whole_dead_down_from(
+        &self,
+        seq: u64,
+        limit: u64,
+        mut each: impl FnMut(WholeDead),
+    ) -> Result<u64> {
+        let sql = "SELECT seq, salt, accepted_ms, trigger, 0, user, trace, crc, body, died_ms, reason, attempts \
+                   FROM dead WHERE seq <= ? ORDER BY seq DESC LIMIT ?";
+        self.read_whole_dead(sql, seq, limit, |dead| {
+            each(dead);
+            true
+        })
+    }
+
+    fn read_whole_dead(&self, sql: &str, seq: u64, limit: u64, mut each: impl FnMut(WholeDead) -> bool) -> Result<u64> {
         let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([int(seq), int(limit)])?;
-        let (mut count, mut next) = (0, seq);
+        let mut count = 0;
         while let Some(row) = rows.next()? {
             let (died_at, attempts) = (timestamp(row.get(9)?), row.get::<_, i64>(11)? as u32);
             let (reason, row) = (text(row.get_ref(10)?), Self::read_event(row)?);
-            if row.seq < next {
-                return Err(contradiction());
-            }
-            (count, next) = (count + 1, row.seq + 1);
+            count += 1;
             if !each(WholeDead { row, died_at, reason, attempts }) {
                 break;
             }
@@ -287,7 +322,7 @@ mod tests {
             let bench = graves(&["a", "a", "a"]);
             let path = bench.env.home.database();
             let all = |sql: &Sql| {
-                (sql.dead_from(0, 9, &Filter::default()).is_ok(), sql.whole_dead_from(0, 9, |_| true).is_ok())
+                (sql.dead_from(0, 9, &Filter::default()).is_ok(), sql.whole_dead_in_order(0, 9, |_| true).is_ok())
             };
             assert_eq!(all(&bench.store.sql), (true, true));
             assert!(bench.store.sql.checkpoint_and_truncate().unwrap());

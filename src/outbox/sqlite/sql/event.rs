@@ -148,9 +148,9 @@ impl Sql {
         Ok(count)
     }
 
-    /// Removes an event that waited.
-    pub(in super::super) fn delete_event(&self, seq: u64) -> Result<()> {
-        self.run("DELETE FROM event WHERE seq = ?", [int(seq)])
+    /// Removes an event that waited; says whether it was found.
+    pub(in super::super) fn delete_event(&self, seq: u64) -> Result<bool> {
+        Ok(self.changed("DELETE FROM event WHERE seq = ?", [int(seq)])? > 0)
     }
 
     /// When the first event that waits was accepted.

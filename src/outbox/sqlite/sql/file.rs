@@ -10,6 +10,11 @@ impl Sql {
         self.conn.execute_batch(if all { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = FAST" })
     }
 
+    /// Whether the file's head says that nobody may write to it, which only a wrong byte does.
+    pub(in super::super) fn forbids_writing(&self) -> Result<bool> {
+        self.conn.is_readonly(rusqlite::MAIN_DB)
+    }
+
     /// Pages in use and free pages of the file.
     pub(in super::super) fn pages(&self) -> Result<(u64, u64)> {
         let count = |sql: &str| self.one(sql, [], |row| row.get(0).map(uint)).map(Option::unwrap_or_default);

@@ -37,7 +37,8 @@
 //!   event out again: at least once. While the process lives, `forwarder::flights` keeps such an event
 //!   from being sent again if Cello has it, and from being sent beside itself.
 //! * Recovery from a damaged file keeps events and dead letters; failed attempts, remembered deliveries
-//!   and idempotency keys of that file are forgotten.
+//!   and idempotency keys of that file are forgotten. The intents to send of `forward.ambiguous = "dead"` are
+//!   kept as far as they can be read: where they cannot, what was being sent is handed out again.
 //!
 //! The traits speak of append, claim, lease and settle, never of rows or locks, so that a replicated
 //! store can stand behind them too. [`sqlite`] is the embedded store, [`memory`] the reference model;

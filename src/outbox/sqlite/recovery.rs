@@ -1,7 +1,8 @@
 //! Damage: the file is moved aside, a fresh one takes its place, and what is readable comes over.
 //!
 //! Recovered events keep their sequence, which is below that of all new ones. Nothing is handed out
-//! until all was copied, so a user's new events never overtake. What the old ledger knew of and could
+//! until all was copied, so a user's new events never overtake. Then those that the old file knew an intent to
+//! send of are dead letters, as after a crash. What the old ledger knew of and could
 //! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
 //! starts it again.
 
@@ -169,13 +170,12 @@ impl Store {
         Ok(())
     }
 
-    /// Copies a slice in the open transaction; says whether all was copied. What it changes in memory
+    /// Copies a slice in the open transaction. What it changes in memory
     /// has to be put back by [`Store::recovery`] being loaded again if the transaction fails.
-    pub(super) fn recover(&mut self, env: &Env) -> Result<bool, Fault> {
-        let Some(mut recovery) = self.recovery.take() else { return Ok(true) };
+    pub(super) fn recover(&mut self, env: &Env) -> Result<(), Fault> {
+        let Some(mut recovery) = self.recovery.take() else { return Ok(()) };
         let Some(file) = recovery.files.first().cloned() else {
-            self.end_recovery(&recovery.tally)?;
-            return Ok(true);
+            return self.end_recovery(env, &recovery.tally);
         };
         let orphan = env.orphans.iter().find(|orphan| orphan.name.as_ref() == Some(&file));
         if let Some(orphan) = orphan {
@@ -197,7 +197,7 @@ impl Store {
         }
         self.sql.set_meta(META_TALLY, &recovery.tally.text())?;
         self.recovery = Some(recovery);
-        Ok(false)
+        Ok(())
     }
 
     /// One slice of one pass; gives what comes next. Errors of the source end a pass, errors of this
@@ -235,8 +235,13 @@ impl Store {
             Pass::Ended => Pass::Ended,
         };
         for row in rows.iter().filter(|row| row.is_intact()) {
-            tally.events += u64::from(self.sql.restore_event(row)?);
+            let is_restored = self.sql.restore_event(row)?;
+            tally.events += u64::from(is_restored);
             self.make_way_for(row.seq);
+            // Where that cannot be read it is not known to have been sent, and is sent.
+            if is_restored && source.is_intended(row.seq).unwrap_or_default() {
+                self.sql.insert_intent(row.seq)?;
+            }
             if let Some(attempt) = unsure_in(source, row) {
                 self.set_unsure(row.seq, &attempt)?;
             }
@@ -273,7 +278,7 @@ impl Store {
     }
 
     /// Books what was not found, and lets the queue move again.
-    fn end_recovery(&mut self, tally: &Tally) -> Result<(), Fault> {
+    fn end_recovery(&mut self, env: &Env, tally: &Tally) -> Result<(), Fault> {
         let expected = tally.expected.undelivered() + tally.expected.dead;
         let found = tally.events + tally.dead;
         let lost = expected.saturating_sub(found);
@@ -285,6 +290,8 @@ impl Store {
         self.books.dead_bytes += tally.dead_bytes;
         self.sql.forget_meta(META_FILES)?;
         self.sql.forget_meta(META_TALLY)?;
+        // Not before: copied again after a crash, a dead one would wait as well.
+        self.bury_intended(env)?;
         self.counts.lost += lost;
         tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
         Ok(())
@@ -317,11 +324,47 @@ pub(super) fn first_seq(env: &Env) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+    use crate::reason::Reason;
 
     #[test]
     fn a_tally_survives_being_written_down() {
         let expected = Ledger { accepted: 12, dead: 5, ..Ledger::default() };
         let tally = Tally { expected, events: 3, dead: 2, dead_bytes: 99 };
         assert_eq!(Tally::parse(&tally.text()), tally);
+    }
+
+    #[test]
+    fn a_copy_that_is_begun_anew_after_a_crash_makes_what_was_being_sent_dead_once() {
+        let users: Vec<String> = (0..SLICE + 9).map(|n| format!("user-{n}")).collect();
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        // It dies after any number of slices.
+        for slices in 0..4 {
+            let mut bench = Bench::with(&users, 10);
+            bench.store.books.ledger.accepted = users.len() as u64;
+            let books = bench.store.books;
+            bench.store.sql.insert_intent(1).unwrap();
+            drop(bench.store);
+            let opened = quarantine(&mut bench.env, 2, Some(books));
+            let mut store = opened.unwrap_or_else(|_| panic!("takes its place"));
+            let recover = |store: &mut Store| {
+                store.sql.begin().unwrap();
+                store.recover(&bench.env).unwrap();
+                store.sql.write_books(&store.books).unwrap();
+                store.sql.commit().unwrap();
+            };
+            (0..slices).for_each(|_| recover(&mut store));
+            drop(store);
+            let mut store = Store::open(&bench.env, 3, 1).unwrap_or_else(|_| panic!("opens"));
+            while store.recovery.is_some() {
+                recover(&mut store);
+            }
+            let (events, dead, _) = store.sql.count_below(u64::MAX).unwrap();
+            assert_eq!((events, dead), (users.len() as u64 - 1, 1), "after {slices} slices");
+            assert_eq!(store.sql.dead(1).unwrap().unwrap().reason, Some(Reason::Ambiguous));
+            let ledger = store.books.ledger;
+            assert_eq!((ledger.undelivered(), ledger.dead, ledger.lost), (events, dead, 0), "after {slices} slices");
+            assert!(store.sql.intents().unwrap().is_empty());
+        }
     }
 }

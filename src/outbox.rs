@@ -92,7 +92,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// Ends a lease; resolves when the outcome is durable.
     ///
     /// # Errors
-    /// See [`SettleError`]; the event is then handed out again later.
+    /// See [`SettleError`]; the event is then handed out again later, unless it has ended all the same.
     fn settle(&self, lease: Lease, outcome: Outcome) -> Wait<'_, Result<Settled, SettleError>>;
 
     /// What is known of an event; `None` once forgotten. May lag behind the latest commit.
@@ -229,10 +229,11 @@ pub enum Settled {
 /// Why a settle was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// The lease is not known (any more): the event will be handed out again.
+    /// The lease is not known (any more): the event will be handed out again, or has ended meanwhile (its
+    /// settle was committed, it was erased, or it is dead because of an intent).
     #[error("the lease was lost")]
     LeaseLost,
-    /// The disk failed; the event will be handed out again.
+    /// The disk failed: the event will be handed out again, unless the outcome was committed all the same.
     #[error("the outbox cannot write")]
     Unavailable,
 }

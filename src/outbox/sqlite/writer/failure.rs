@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Writer;
-use crate::metrics::StoreError;
+use crate::event::Trigger;
+use crate::metrics::{Discarded, Metrics, StoreError};
+use crate::outbox::Ledger;
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Orphan;
@@ -112,6 +114,9 @@ impl Writer {
         let known = self.reopen.books;
         let opened = opened.and_then(|mut store| {
             store.admit_loss(&self.env, known)?;
+            if let Some(known) = known {
+                count_unanswered(&self.env.metrics, &store.books.ledger, &known.ledger);
+            }
             Ok(store)
         });
         match opened {
@@ -134,6 +139,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// What was committed though nobody was told: whoever asked for it has not counted it, and never will.
+fn count_unanswered(metrics: &Metrics, ledger: &Ledger, known: &Ledger) {
+    metrics.accepted.with(Trigger::None).inc_by(ledger.accepted.saturating_sub(known.accepted));
+    metrics.delivered.with(Trigger::None).inc_by(ledger.delivered.saturating_sub(known.delivered));
+    metrics.discarded.with(Discarded::Erased).inc_by(ledger.erased.saturating_sub(known.erased));
 }
 
 /// Opens the file; a damaged one is moved aside. `known`: the counts, if the process has them.
@@ -174,7 +186,9 @@ fn tell_of_damaged_wal(env: &Env) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Outcome;
     use crate::outbox::sqlite::testing::Bench;
+    use crate::outbox::sqlite::writer::testing::Rig;
 
     #[test]
     fn an_opening_that_fails_is_tried_again_in_the_room_of_the_reserve() {
@@ -203,6 +217,40 @@ mod tests {
         wrong[100] ^= 1;
         std::fs::write(bench.env.home.wal(), wrong).unwrap();
         assert_eq!(told(&bench), 1);
+    }
+
+    #[test]
+    fn what_was_committed_though_its_sync_failed_is_counted_once_when_the_file_is_opened_again() {
+        let mut bench = Bench::with(&["a"], 10);
+        bench.store.books.ledger.accepted = 1;
+        bench.store.durable = bench.store.books;
+        let mut rig = Rig::new(bench);
+        let (claim, mut claimed) = Rig::claim(1);
+        rig.turn([claim]);
+        let claimed = claimed.try_recv().unwrap().remove(0);
+        rig.knock();
+        let (settle, _settled) = Rig::settle(claimed, Outcome::Delivered { request_id: None });
+        let (append, appended) = rig.append(&["b", "c"], 10);
+        rig.turn([settle, append]);
+        // It waits for the commit's sync, and goes with it.
+        let (behind, not_appended) = rig.append(&["d"], 10);
+        rig.turn([behind]);
+        assert!(rig.syncs.end(false));
+        rig.turn([]);
+        assert!(appended.blocking_recv().is_err() && not_appended.blocking_recv().is_err());
+        let counted = |rig: &Rig| {
+            let metrics = &rig.writer.env.metrics;
+            (metrics.accepted.with(Trigger::None).get(), metrics.delivered.with(Trigger::None).get())
+        };
+        assert_eq!(counted(&rig), (0, 0));
+        for _ in 0..2 {
+            rig.writer.reopen.at = rig.writer.env.clock.instant();
+            rig.turn([]);
+            assert_eq!((rig.stats().refusing, counted(&rig)), (None, (2, 1)));
+            assert_eq!((rig.stats().ledger.accepted, rig.stats().ledger.delivered), (3, 1));
+            rig.writer.fail(&Fault::Gone);
+            assert_eq!(counted(&rig), (2, 1), "nobody was answered by more since");
+        }
     }
 
     #[test]

@@ -61,8 +61,15 @@ impl Writer {
             self.count(&other);
         }
         self.landing = None;
-        let unanswered = (self.undo_open(), std::mem::take(&mut self.unanswered));
+        // Of a file that lost its name what is committed is copied, and nothing else. The drop of these is the answer.
+        let undone = self.undo_open().unwrap_or_default();
+        let unanswered = std::mem::take(&mut self.unanswered);
         let former = self.store.take();
+        if let Some(store) = &former {
+            let (flying, _) = store.queue.flying(|_| false);
+            self.env.astray.lose(&flying, store.epoch, self.env.clock.instant());
+            self.note_ends(&undone);
+        }
         self.reopen.books = former.as_ref().map(|store| store.durable).or(self.reopen.books);
         match (fault, former) {
             (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
@@ -79,7 +86,7 @@ impl Writer {
         }
         // Without an answer callers know that nothing could be written; whoever then looks sees that too.
         self.publish();
-        drop(unanswered);
+        drop((undone, unanswered));
     }
 
     pub(super) fn reopen(&mut self) {
@@ -251,6 +258,31 @@ mod tests {
             rig.writer.fail(&Fault::Gone);
             assert_eq!(counted(&rig), (2, 1), "nobody was answered by more since");
         }
+    }
+
+    #[test]
+    fn of_what_was_in_flight_when_the_file_failed_only_what_nobody_settled_may_be_being_sent() {
+        let mut bench = Bench::with(&["a", "b", "c", "d"], 10);
+        bench.store.books.ledger.accepted = 4;
+        bench.store.durable = bench.store.books;
+        let mut rig = Rig::new(bench);
+        let (claim, mut claimed) = Rig::claim(4);
+        rig.turn([claim]);
+        let [a, b, c, d]: [_; 4] = claimed.try_recv().unwrap().try_into().unwrap();
+        rig.knock();
+        let settles = [(a, Outcome::Delivered { request_id: None }), (b, Outcome::Release)];
+        let synced = settles.map(|(claimed, outcome)| Rig::settle(claimed, outcome).0);
+        rig.turn(synced);
+        rig.turn([Rig::settle(c, Outcome::Release).0]);
+        assert!(rig.syncs.end(false));
+        rig.turn([]);
+        let astray = |rig: &Rig| {
+            let env = &rig.writer.env;
+            [1, 2, 3, 4].map(|seq| env.astray.holds(seq, env.clock.instant()))
+        };
+        assert_eq!(astray(&rig), [false, false, false, true]);
+        rig.turn([Rig::settle(d, Outcome::Release).0]);
+        assert_eq!(astray(&rig), [false; 4], "though that cannot be recorded");
     }
 
     #[test]

@@ -37,7 +37,8 @@
 //!   event out again: at least once. While the process lives, `forwarder::flights` keeps such an event
 //!   from being sent again if Cello has it, and from being sent beside itself.
 //! * Recovery from a damaged file keeps events and dead letters; failed attempts, remembered deliveries
-//!   and idempotency keys of that file are forgotten.
+//!   and idempotency keys of that file are forgotten. The intents to send of `forward.ambiguous = "dead"` are
+//!   kept as far as they can be read: where they cannot, what was being sent is handed out again.
 //!
 //! The traits speak of append, claim, lease and settle, never of rows or locks, so that a replicated
 //! store can stand behind them too. [`sqlite`] is the embedded store, [`memory`] the reference model;
@@ -91,7 +92,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// Ends a lease; resolves when the outcome is durable.
     ///
     /// # Errors
-    /// See [`SettleError`]; the event is then handed out again later.
+    /// See [`SettleError`]; the event is then handed out again later, unless it has ended all the same.
     fn settle(&self, lease: Lease, outcome: Outcome) -> Wait<'_, Result<Settled, SettleError>>;
 
     /// What is known of an event; `None` once forgotten. May lag behind the latest commit.
@@ -228,10 +229,11 @@ pub enum Settled {
 /// Why a settle was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// The lease is not known (any more): the event will be handed out again.
+    /// The lease is not known (any more): the event will be handed out again, or has ended meanwhile (its
+    /// settle was committed, it was erased, or it is dead because of an intent).
     #[error("the lease was lost")]
     LeaseLost,
-    /// The disk failed; the event will be handed out again.
+    /// The disk failed: the event will be handed out again, unless the outcome was committed all the same.
     #[error("the outbox cannot write")]
     Unavailable,
 }

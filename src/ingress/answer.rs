@@ -112,7 +112,10 @@ pub(super) fn not_stored(error: AppendError, events: u64) -> Box<Refusal> {
             unavailable(Rejection::OutboxFull, &message, 10, events)
         }
         AppendError::Unavailable => {
-            unavailable(Rejection::Disk, "the outbox cannot write to its disk; nothing was accepted", 5, events)
+            // A sync that failed does not tell what the disk has.
+            let message = "the outbox cannot write to its disk, and it is not known whether this was stored; \
+                           send it again with the same Idempotency-Key";
+            unavailable(Rejection::Disk, message, 5, events)
         }
         // What came before the listener closed and was sent too slowly; whoever comes later is not let in at all.
         AppendError::Closed => {

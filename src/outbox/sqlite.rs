@@ -14,6 +14,7 @@
 //! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
 
 mod apply;
+mod astray;
 mod decide;
 mod env;
 mod erase;
@@ -50,6 +51,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use self::astray::Astray;
 use self::env::{Env, Volume};
 use self::fault::Fault;
 use self::inbox::{Command, Decided, Decision, Inbox};
@@ -164,7 +166,16 @@ impl Sqlite {
         let lock = home.lock()?;
         let database = home.database();
         let shared_clock = Arc::clone(&clock);
-        let mut env = Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new() };
+        let mut env = Env {
+            settings,
+            clock,
+            metrics,
+            home,
+            seams,
+            volume: Volume::default(),
+            orphans: Vec::new(),
+            astray: Astray::default(),
+        };
         env.measure();
         let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.

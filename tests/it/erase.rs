@@ -3,16 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails there says where")]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cello_relay::clock::TestClock;
 use cello_relay::event::UserId;
 use cello_relay::outbox::sqlite::{Sqlite, erase_stopped};
-use cello_relay::outbox::{Batch, DeadLetters, Filter, Key, Outbox, Route, State, Want};
+use cello_relay::outbox::{AppendError, Batch, DeadLetters, Filter, Key, Outbox, Route, Selection, State, Want};
 use cello_relay::reason::Reason;
 
-use crate::outbox_support::{Fixture, ManualClock, batch, dead, delivered, event, retry};
+use crate::outbox_support::{Fixture, ManualClock, append, batch, claim, dead, delivered, event, retry, until};
 
 const PERSON: &str = "person-to-be-forgotten";
 
@@ -103,6 +104,34 @@ async fn an_erasure_in_a_stopped_outbox_that_is_bound_to_no_upstream_binds_it_to
     drop(file);
     erase_stopped(&fixture.settings.dir, UserId::new(PERSON)).await.unwrap();
     assert_eq!(fixture.open().stats().ledger.undelivered(), 80, "the next start takes it");
+}
+
+#[tokio::test]
+async fn an_erasure_waits_for_what_is_being_sent_by_a_lease_of_before_a_failure_and_no_longer() {
+    for is_settled in [true, false] {
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        append(&store, &[PERSON]).await;
+        let being_sent = claim(&store, 1).await.remove(0);
+        fixture.fail_next_commit(ErrorKind::Other);
+        assert_eq!(store.append(batch(&["b"])).await, Err(AppendError::Unavailable));
+        until(&store, |store| store.stats().refusing.is_none()).await;
+        let mut erasing = store.erase(UserId::new(PERSON));
+        tokio::select! {
+            biased;
+            erased = &mut erasing => panic!("{erased:?} while it is being sent"),
+            // Decisions are carried out in turn: it has had its first look.
+            none = async { store.discard(Selection::Ids(Vec::new())).await } => assert_eq!(none.unwrap(), 0),
+        }
+        assert_eq!(store.stats().ledger.erased, 0);
+        if is_settled {
+            store.settle(being_sent.lease, delivered()).await.unwrap_err();
+        } else {
+            drop(being_sent);
+        }
+        let erased = tokio::time::timeout(Duration::from_secs(10), erasing).await.expect("it has ended").unwrap();
+        assert_eq!((erased.events(), store.stats().ledger.erased), (1, 1));
+    }
 }
 
 #[tokio::test]

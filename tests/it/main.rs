@@ -11,6 +11,7 @@ mod logged;
 mod outbox_damage;
 mod outbox_file;
 mod outbox_flips;
+mod outbox_intents;
 mod outbox_model;
 mod outbox_nonsense;
 mod outbox_order;

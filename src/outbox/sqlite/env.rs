@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
+use super::astray::Astray;
 use super::place::Orphan;
 use super::sql::PAGE_BYTES;
 use super::store::Store;
@@ -58,6 +59,8 @@ pub(super) struct Env {
     /// Databases that lost their names, until all was copied from them; the last one may wait for a
     /// fresh file.
     pub(super) orphans: Vec<Orphan>,
+    /// What may be being sent by leases of earlier openings.
+    pub(super) astray: Astray,
 }
 
 /// The volume as last measured.

@@ -44,7 +44,7 @@ impl Store {
                 let stage = if is_more { Stage::Dead } else { Stage::Keys };
                 let mut slice = Slice { stage, ..Slice::default() };
                 for row in &rows {
-                    self.erase_dead(row, &mut slice)?;
+                    self.erase_dead(env, row, &mut slice)?;
                 }
                 Ok(slice)
             }
@@ -58,7 +58,7 @@ impl Store {
         let mut slice = Slice { stage: Stage::Keys, ..Slice::default() };
         for id in ids {
             if let Some(row) = self.sql.dead(id.seq())?.filter(|row| row.id == *id && row.user == *user) {
-                self.erase_dead(&row, &mut slice)?;
+                self.erase_dead(env, &row, &mut slice)?;
             } else if let Some(line) = self.sql.line(id.seq())?.filter(|line| line.id == *id && line.user == *user) {
                 self.erase_waiting(env, &line, &mut slice)?;
             } else {
@@ -71,7 +71,12 @@ impl Store {
         Ok(slice)
     }
 
-    fn erase_dead(&mut self, row: &DeadRow, slice: &mut Slice) -> Result<(), Fault> {
+    fn erase_dead(&mut self, env: &Env, row: &DeadRow, slice: &mut Slice) -> Result<(), Fault> {
+        // Dead because of an intent, when its lease was lost.
+        if env.astray.holds(row.id.seq(), env.clock.instant()) {
+            slice.decided.flying.push(row.id);
+            return Ok(());
+        }
         self.end_dead(row)?;
         self.books.ledger.erased += 1;
         slice.decided.erased.dead += 1;
@@ -100,7 +105,8 @@ impl Store {
     fn erase_waiting(&mut self, env: &Env, line: &LineRow, slice: &mut Slice) -> Result<(), Fault> {
         let seq = line.id.seq();
         self.gate(env, &line.user, None)?;
-        if self.queue.flight(seq).is_some() && !self.landed.contains(&seq) {
+        let is_in_flight = self.queue.flight(seq).is_some() && !self.landed.contains(&seq);
+        if is_in_flight || env.astray.holds(seq, env.clock.instant()) {
             slice.decided.flying.push(line.id);
             return Ok(());
         }

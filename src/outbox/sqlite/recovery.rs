@@ -1,7 +1,8 @@
 //! Damage: the file is moved aside, a fresh one takes its place, and what is readable comes over.
 //!
 //! Recovered events keep their sequence, which is below that of all new ones. Nothing is handed out
-//! until all was copied, so a user's new events never overtake. What the old ledger knew of and could
+//! until all was copied, so a user's new events never overtake. Then those that the old file knew an intent to
+//! send of are dead letters, as after a crash. What the old ledger knew of and could
 //! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
 //! starts it again.
 
@@ -195,13 +196,12 @@ impl Store {
         Ok(())
     }
 
-    /// Copies a slice in the open transaction; says whether all was copied. What it changes in memory
+    /// Copies a slice in the open transaction. What it changes in memory
     /// has to be put back by [`Store::recovery`] being loaded again if the transaction fails.
-    pub(super) fn recover(&mut self, env: &Env) -> Result<bool, Fault> {
-        let Some(mut recovery) = self.recovery.take() else { return Ok(true) };
+    pub(super) fn recover(&mut self, env: &Env) -> Result<(), Fault> {
+        let Some(mut recovery) = self.recovery.take() else { return Ok(()) };
         let Some(file) = recovery.files.first().cloned() else {
-            self.end_recovery(&recovery.tally)?;
-            return Ok(true);
+            return self.end_recovery(env, &recovery.tally);
         };
         let orphan = env.orphans.iter().find(|orphan| orphan.name.as_ref() == Some(&file));
         if let Some(orphan) = orphan {
@@ -223,7 +223,7 @@ impl Store {
         }
         self.sql.set_meta(META_TALLY, &recovery.tally.text())?;
         self.recovery = Some(recovery);
-        Ok(false)
+        Ok(())
     }
 
     /// One slice of one pass; gives what comes next. Errors of the source end a way, errors of this
@@ -251,8 +251,13 @@ impl Store {
         };
         rows.retain(Row::is_intact);
         for row in &rows {
-            tally.events += u64::from(self.sql.restore_event(row)?);
+            let is_restored = self.sql.restore_event(row)?;
+            tally.events += u64::from(is_restored);
             self.make_way_for(row.seq);
+            // Where that cannot be read it is not known to have been sent, and is sent.
+            if is_restored && source.is_intended(row.seq).unwrap_or_default() {
+                self.sql.insert_intent(row.seq)?;
+            }
             if let Some(attempt) = unsure_in(source, row) {
                 self.set_unsure(row.seq, &attempt)?;
             }
@@ -299,7 +304,7 @@ impl Store {
     }
 
     /// Books what was not found, and lets the queue move again.
-    fn end_recovery(&mut self, tally: &Tally) -> Result<(), Fault> {
+    fn end_recovery(&mut self, env: &Env, tally: &Tally) -> Result<(), Fault> {
         let expected = tally.expected.undelivered() + tally.expected.dead;
         let found = tally.events + tally.dead;
         let lost = expected.saturating_sub(found);
@@ -311,6 +316,8 @@ impl Store {
         self.books.dead_bytes += tally.dead_bytes;
         self.sql.forget_meta(META_FILES)?;
         self.sql.forget_meta(META_TALLY)?;
+        // Not before: copied again after a crash, a dead one would wait as well.
+        self.bury_intended(env)?;
         self.counts.lost += lost;
         tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
         Ok(())

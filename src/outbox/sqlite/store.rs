@@ -82,7 +82,7 @@ impl<E: Into<Fault>> From<E> for Failure {
 
 impl Store {
     /// Opens the file (a new one starts at `first_seq`), proves that it can be written, and ends what
-    /// was cut off: intents become dead letters.
+    /// was cut off: intents become dead letters, at once or when a copy that goes on has ended.
     pub(super) fn open(env: &Env, epoch: u64, first_seq: u64) -> Result<Self, Failure> {
         env.home.create_database()?;
         let sql = Sql::open(&env.home.database())?;
@@ -136,8 +136,9 @@ impl Store {
         if self.books.has_unsure {
             self.sql.trim_unsure()?;
         }
-        for seq in self.sql.intents()? {
-            self.bury(env, seq, Reason::Ambiguous, None)?;
+        // Copied again, an event that was made a dead letter would wait as well.
+        if self.recovery.is_none() {
+            self.bury_intended(env)?;
         }
         // An erasure in a stopped relay's outbox knows of none, if none is bound.
         if !env.settings.upstream.is_empty() {
@@ -147,6 +148,14 @@ impl Store {
         self.sql.write_books(&self.books)?;
         self.sql.commit()?;
         self.counts.report(&env.metrics);
+        Ok(())
+    }
+
+    /// What an earlier opening was about to send: nobody knows whether it did. Before anything is handed out.
+    pub(super) fn bury_intended(&mut self, env: &Env) -> Result<(), Fault> {
+        for seq in self.sql.intents()? {
+            self.bury(env, seq, Reason::Ambiguous, None)?;
+        }
         Ok(())
     }
 

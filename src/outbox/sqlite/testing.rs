@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::astray::Astray;
 use super::env::{Env, Seams, Volume};
 use super::hand_out::Round;
 use super::inbox::Inbox;
@@ -56,6 +57,7 @@ impl Bench {
             seams: Seams::default(),
             volume: Volume::default(),
             orphans: Vec::new(),
+            astray: Astray::default(),
         };
         let mut store = Store::open(&env, writer::FIRST_EPOCH, 1).unwrap_or_else(|_| panic!("opens"));
         store.sql.begin().unwrap();

@@ -248,6 +248,7 @@ impl Writer {
         if self.store.is_none() && self.env.clock.instant() >= self.reopen.at {
             self.reopen();
         }
+        self.note_ends(&work);
         let is_time = self.env.measure();
         // Who only wants events need not wait for that.
         if is_time || !work.is_empty() || self.claims.is_empty() {
@@ -263,6 +264,7 @@ impl Writer {
             self.refuse();
         }
         self.give_answers();
+        self.note_ends(&work);
         // What was not answered goes unanswered, which says that nothing could be written.
         work.clear();
         self.work = work;
@@ -315,13 +317,28 @@ impl Writer {
     fn take_returns(&mut self) -> Vec<u64> {
         let mut abandoned = Vec::new();
         for (seq, epoch) in self.returns.take() {
-            let Some(store) = self.store.as_mut().filter(|store| store.epoch == epoch) else { continue };
+            let Some(store) = self.store.as_mut().filter(|store| store.epoch == epoch) else {
+                self.env.astray.end(seq, epoch);
+                continue;
+            };
             match store.queue.flight(seq) {
                 Some(flight) if flight.intended => abandoned.push(seq),
                 _ => store.queue.release(seq),
             }
         }
         abandoned
+    }
+
+    /// Who settles by a lease that was lost is not sending any more.
+    fn note_ends(&mut self, work: &[Command]) {
+        if self.env.astray.is_empty() {
+            return;
+        }
+        for command in work {
+            if let Command::Settle { seq, epoch, .. } = command {
+                self.env.astray.end(*seq, *epoch);
+            }
+        }
     }
 
     /// Nothing can be written now. Dropping a reply says so.

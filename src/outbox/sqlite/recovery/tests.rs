@@ -46,9 +46,9 @@ fn orphaned(mut bench: Bench, known: Option<Books>) -> Bench {
 /// One step of the copy; says whether it was the last.
 fn step(bench: &mut Bench) -> bool {
     bench.store.sql.begin().unwrap();
-    let is_over = bench.store.recover(&bench.env).unwrap();
+    bench.store.recover(&bench.env).unwrap();
     bench.store.sql.commit().unwrap();
-    is_over
+    bench.store.recovery.is_none()
 }
 
 /// Copies to the end; how many events waited and were dead after each step.
@@ -322,5 +322,39 @@ fn what_cello_may_have_counted_stays_known_without_the_attempts_that_tell() {
     sql.set_unsure(1, &of(Reason::Reset)).unwrap();
     for row in [&row, &raised] {
         assert_eq!(unsure_in(&sql, row), Some(of(Reason::Reset)), "it is known already");
+    }
+}
+
+#[test]
+fn a_copy_that_is_begun_anew_after_a_crash_makes_what_was_being_sent_dead_once() {
+    let users: Vec<String> = (0..SLICE + 9).map(|n| format!("user-{n}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    // It dies after any number of slices.
+    for slices in 0..4 {
+        let mut bench = Bench::with(&users, 10);
+        bench.store.books.ledger.accepted = users.len() as u64;
+        let books = bench.store.books;
+        bench.store.sql.insert_intent(1).unwrap();
+        drop(bench.store);
+        let opened = quarantine(&mut bench.env, 2, Some(books));
+        let mut store = opened.unwrap_or_else(|_| panic!("takes its place"));
+        let recover = |store: &mut Store| {
+            store.sql.begin().unwrap();
+            store.recover(&bench.env).unwrap();
+            store.sql.write_books(&store.books).unwrap();
+            store.sql.commit().unwrap();
+        };
+        (0..slices).for_each(|_| recover(&mut store));
+        drop(store);
+        let mut store = Store::open(&bench.env, 3, 1).unwrap_or_else(|_| panic!("opens"));
+        while store.recovery.is_some() {
+            recover(&mut store);
+        }
+        let (events, dead, _) = store.sql.count_below(u64::MAX).unwrap();
+        assert_eq!((events, dead), (users.len() as u64 - 1, 1), "after {slices} slices");
+        assert_eq!(store.sql.dead(1).unwrap().unwrap().reason, Some(Reason::Ambiguous));
+        let ledger = store.books.ledger;
+        assert_eq!((ledger.undelivered(), ledger.dead, ledger.lost), (events, dead, 0), "after {slices} slices");
+        assert!(store.sql.intents().unwrap().is_empty());
     }
 }

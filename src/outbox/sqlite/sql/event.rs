@@ -177,6 +177,11 @@ impl Sql {
         self.run("DELETE FROM intent WHERE seq = ?", [int(seq)])
     }
 
+    /// Whether an event was about to be sent.
+    pub(in super::super) fn is_intended(&self, seq: u64) -> Result<bool> {
+        Ok(self.one("SELECT 1 FROM intent WHERE seq = ?", [int(seq)], |_| Ok(()))?.is_some())
+    }
+
     /// Events that were about to be sent when the store stopped.
     pub(in super::super) fn intents(&self) -> Result<Vec<u64>> {
         self.all("SELECT seq FROM intent", [], |row| row.get(0).map(uint))

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Writer;
-use crate::metrics::StoreError;
+use crate::event::Trigger;
+use crate::metrics::{Discarded, Metrics, StoreError};
+use crate::outbox::Ledger;
 use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Orphan;
@@ -59,8 +61,15 @@ impl Writer {
             self.count(&other);
         }
         self.landing = None;
-        let unanswered = (self.undo_open(), std::mem::take(&mut self.unanswered));
+        // Of a file that lost its name what is committed is copied, and nothing else. The drop of these is the answer.
+        let undone = self.undo_open().unwrap_or_default();
+        let unanswered = std::mem::take(&mut self.unanswered);
         let former = self.store.take();
+        if let Some(store) = &former {
+            let (flying, _) = store.queue.flying(|_| false);
+            self.env.astray.lose(&flying, store.epoch, self.env.clock.instant());
+            self.note_ends(&undone);
+        }
         self.reopen.books = former.as_ref().map(|store| store.durable).or(self.reopen.books);
         match (fault, former) {
             (Fault::Gone, Some(store)) => self.env.orphans.push(Orphan { name: None, sql: store.sql }),
@@ -77,7 +86,7 @@ impl Writer {
         }
         // Without an answer callers know that nothing could be written; whoever then looks sees that too.
         self.publish();
-        drop(unanswered);
+        drop((undone, unanswered));
     }
 
     pub(super) fn reopen(&mut self) {
@@ -112,6 +121,9 @@ impl Writer {
         let known = self.reopen.books;
         let opened = opened.and_then(|mut store| {
             store.admit_loss(&self.env, known)?;
+            if let Some(known) = known {
+                count_unanswered(&self.env.metrics, &store.books.ledger, &known.ledger);
+            }
             Ok(store)
         });
         match opened {
@@ -134,6 +146,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// What was committed though nobody was told: whoever asked for it has not counted it, and never will.
+fn count_unanswered(metrics: &Metrics, ledger: &Ledger, known: &Ledger) {
+    metrics.accepted.with(Trigger::None).inc_by(ledger.accepted.saturating_sub(known.accepted));
+    metrics.delivered.with(Trigger::None).inc_by(ledger.delivered.saturating_sub(known.delivered));
+    metrics.discarded.with(Discarded::Erased).inc_by(ledger.erased.saturating_sub(known.erased));
 }
 
 /// Opens the file; a damaged one is moved aside. `known`: the counts, if the process has them.
@@ -174,7 +193,9 @@ fn tell_of_damaged_wal(env: &Env) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Outcome;
     use crate::outbox::sqlite::testing::Bench;
+    use crate::outbox::sqlite::writer::testing::Rig;
 
     #[test]
     fn an_opening_that_fails_is_tried_again_in_the_room_of_the_reserve() {
@@ -203,6 +224,65 @@ mod tests {
         wrong[100] ^= 1;
         std::fs::write(bench.env.home.wal(), wrong).unwrap();
         assert_eq!(told(&bench), 1);
+    }
+
+    #[test]
+    fn what_was_committed_though_its_sync_failed_is_counted_once_when_the_file_is_opened_again() {
+        let mut bench = Bench::with(&["a"], 10);
+        bench.store.books.ledger.accepted = 1;
+        bench.store.durable = bench.store.books;
+        let mut rig = Rig::new(bench);
+        let (claim, mut claimed) = Rig::claim(1);
+        rig.turn([claim]);
+        let claimed = claimed.try_recv().unwrap().remove(0);
+        rig.knock();
+        let (settle, _settled) = Rig::settle(claimed, Outcome::Delivered { request_id: None });
+        let (append, appended) = rig.append(&["b", "c"], 10);
+        rig.turn([settle, append]);
+        // It waits for the commit's sync, and goes with it.
+        let (behind, not_appended) = rig.append(&["d"], 10);
+        rig.turn([behind]);
+        assert!(rig.syncs.end(false));
+        rig.turn([]);
+        assert!(appended.blocking_recv().is_err() && not_appended.blocking_recv().is_err());
+        let counted = |rig: &Rig| {
+            let metrics = &rig.writer.env.metrics;
+            (metrics.accepted.with(Trigger::None).get(), metrics.delivered.with(Trigger::None).get())
+        };
+        assert_eq!(counted(&rig), (0, 0));
+        for _ in 0..2 {
+            rig.writer.reopen.at = rig.writer.env.clock.instant();
+            rig.turn([]);
+            assert_eq!((rig.stats().refusing, counted(&rig)), (None, (2, 1)));
+            assert_eq!((rig.stats().ledger.accepted, rig.stats().ledger.delivered), (3, 1));
+            rig.writer.fail(&Fault::Gone);
+            assert_eq!(counted(&rig), (2, 1), "nobody was answered by more since");
+        }
+    }
+
+    #[test]
+    fn of_what_was_in_flight_when_the_file_failed_only_what_nobody_settled_may_be_being_sent() {
+        let mut bench = Bench::with(&["a", "b", "c", "d"], 10);
+        bench.store.books.ledger.accepted = 4;
+        bench.store.durable = bench.store.books;
+        let mut rig = Rig::new(bench);
+        let (claim, mut claimed) = Rig::claim(4);
+        rig.turn([claim]);
+        let [a, b, c, d]: [_; 4] = claimed.try_recv().unwrap().try_into().unwrap();
+        rig.knock();
+        let settles = [(a, Outcome::Delivered { request_id: None }), (b, Outcome::Release)];
+        let synced = settles.map(|(claimed, outcome)| Rig::settle(claimed, outcome).0);
+        rig.turn(synced);
+        rig.turn([Rig::settle(c, Outcome::Release).0]);
+        assert!(rig.syncs.end(false));
+        rig.turn([]);
+        let astray = |rig: &Rig| {
+            let env = &rig.writer.env;
+            [1, 2, 3, 4].map(|seq| env.astray.holds(seq, env.clock.instant()))
+        };
+        assert_eq!(astray(&rig), [false, false, false, true]);
+        rig.turn([Rig::settle(d, Outcome::Release).0]);
+        assert_eq!(astray(&rig), [false; 4], "though that cannot be recorded");
     }
 
     #[test]

@@ -132,9 +132,15 @@ impl Writer {
             landing.counts.report(metrics);
             metrics.outbox_batch.observe(landing.events as f64);
         }
-        durable?;
+        let Some(store) = &mut self.store else { return durable };
+        if durable.is_err() {
+            // The file is about to be opened anew. What was settled is not being sent, the other flights may be.
+            for (seq, _) in landing.flights.iter().filter(|(_, after)| *after != After::Nothing) {
+                store.queue.land(*seq);
+            }
+            return durable;
+        }
         self.reopen.is_over();
-        let Some(store) = &mut self.store else { return Ok(()) };
         store.landing.clear();
         store.durable = landing.books;
         for seq in landing.intended {

@@ -48,7 +48,7 @@ pub(crate) use export::LEFT_OUT;
 pub use log_level::LogLevel;
 pub use pause::PauseFile;
 pub use routes::ROUTES;
-pub use snapshot::About;
+pub use snapshot::{About, Auth};
 pub use watcher::Watch;
 
 use std::convert::Infallible;

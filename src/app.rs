@@ -196,7 +196,11 @@ fn about(settings: &Settings) -> About {
         // As in messages: a user and a password in it are nobody's business.
         base_url: if url.contains('@') { "[redacted]".to_owned() } else { url.clone() },
         durability: settings.durability.clone(),
-        takes_bearer: matches!(settings.cello.auth, cello::Auth::Bearer(_)),
+        auth: match settings.cello.auth {
+            cello::Auth::Keys(_) => admin::Auth::Keys,
+            cello::Auth::Bearer(_) => admin::Auth::Bearer,
+            cello::Auth::None => admin::Auth::None,
+        },
     }
 }
 

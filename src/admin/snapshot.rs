@@ -40,6 +40,18 @@ pub struct About {
     pub base_url: String,
     /// `persistent` or `pod`.
     pub durability: String,
-    /// The token is what `cello.bearer_token_file` holds; there are no keys.
-    pub takes_bearer: bool,
+    /// How calls to it are authenticated.
+    pub auth: Auth,
+}
+
+/// `cello.auth`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// With a token that Cello gives for access keys.
+    #[default]
+    Keys,
+    /// With what `cello.bearer_token_file` holds; there are no keys.
+    Bearer,
+    /// Not at all.
+    None,
 }

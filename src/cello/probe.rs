@@ -50,6 +50,14 @@ pub enum ProbeError {
         /// Cello's status.
         status: u16,
     },
+    /// There is no Cello where it was asked.
+    #[error("no token from {base_url}: {what}")]
+    Elsewhere {
+        /// Where it was asked.
+        base_url: String,
+        /// What came instead.
+        what: String,
+    },
     /// No token came for another reason.
     #[error("no token from {base_url}: {what}")]
     Failed {
@@ -87,6 +95,9 @@ impl Cello {
         match exchange(self.bare.clone(), &Ask::Keys(keys), self.settings.timeout).await {
             Ok((granted, _)) => Ok(Probe::Granted { life: granted.life }),
             Err(Failure::Rejected(status)) => Err(ProbeError::Refused { base_url, status }),
+            Err(failure) if failure.is_elsewhere() => {
+                Err(ProbeError::Elsewhere { base_url, what: failure.to_string() })
+            }
             Err(failure) => Err(ProbeError::Failed { base_url, what: failure.to_string() }),
         }
     }

@@ -69,6 +69,8 @@ async fn probe(settings: Settings) -> Result<(), Failure> {
         }
         Err(error @ ProbeError::Failed { .. }) => Err(Failure::new(Exit::Unavailable, error.to_string())
             .hint("is the network open from here? HTTPS_PROXY and cello.ca_file are honoured")),
+        Err(error @ ProbeError::Elsewhere { .. }) => Err(Failure::new(Exit::Unavailable, error.to_string())
+            .hint("look at cello.base_url: its host, and its path if it has one")),
         Err(error) => Err(Failure::new(Exit::Config, error.to_string())),
     }
 }

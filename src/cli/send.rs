@@ -76,6 +76,12 @@ pub(super) fn bearer(whereabouts: &Whereabouts) -> Result<Option<String>, Failur
     std::fs::read_to_string(file).map(|token| Some(token.trim_end().to_owned())).map_err(cannot)
 }
 
+/// The relay refused the token that we have, or that we have none. Asking again changes nothing.
+pub(super) fn asks_for_token(said: &str) -> Failure {
+    Failure::new(Exit::Permission, format!("the relay asks for a token: {said}"))
+        .hint("set ingest.token_file, as the relay's own configuration does")
+}
+
 pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let whereabouts = context.whereabouts()?;
     let token = bearer(&whereabouts)?;

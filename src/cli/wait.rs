@@ -38,8 +38,9 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let done = tokio::time::timeout(args.timeout, async {
         loop {
             match if args.empty { is_empty(&mut client).await } else { is_ready(&mut client).await } {
-                Ok(()) => return,
-                Err(said) => last = said,
+                Ok(()) => return Ok(()),
+                Err(Not::Yet(said)) => last = said,
+                Err(Not::Ever(failure)) => return Err(failure),
             }
             if !wheel.is_hidden() {
                 wheel.set_message(output::printable(&last));
@@ -49,21 +50,28 @@ pub(super) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     });
     let done = done.await;
     wheel.finish_and_clear();
-    done.map_err(|_| {
+    done.unwrap_or_else(|_| {
         let (what, hint) = match args.empty {
             true => ("empty", "`cello-relay outbox stats` shows what waits and why"),
             false => ("ready", "is it running, with this very configuration? its log says what it waits for"),
         };
         let message = format!("the relay at {} is not {what} after {:?}: {last}", client.endpoint(), args.timeout);
-        Failure::new(Exit::Unavailable, message).hint(hint)
+        Err(Failure::new(Exit::Unavailable, message).hint(hint))
     })
 }
 
-async fn is_ready(client: &mut Client) -> Result<(), String> {
+/// Why a look did not find what is waited for.
+enum Not {
+    Yet(String),
+    /// Waiting does not help.
+    Ever(Failure),
+}
+
+async fn is_ready(client: &mut Client) -> Result<(), Not> {
     match client.get("/readyz").await {
         Ok(answer) if answer.status == StatusCode::OK => Ok(()),
-        Ok(answer) => Err(answer.message().trim().to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(answer) => Err(Not::Yet(answer.message().trim().to_owned())),
+        Err(error) => Err(Not::Yet(error.to_string())),
     }
 }
 
@@ -76,12 +84,15 @@ struct Outbox {
     state: String,
 }
 
-async fn is_empty(client: &mut Client) -> Result<(), String> {
-    let answer = client.get("/outbox").await.map_err(|error| error.to_string())?;
-    let outbox: Outbox = answer.json().map_err(|failure| failure.message)?;
+async fn is_empty(client: &mut Client) -> Result<(), Not> {
+    let answer = client.get("/outbox").await.map_err(|error| Not::Yet(error.to_string()))?;
+    if answer.status == StatusCode::UNAUTHORIZED {
+        return Err(Not::Ever(send::asks_for_token(&answer.message())));
+    }
+    let outbox: Outbox = answer.json().map_err(|failure| Not::Yet(failure.message))?;
     match outbox.pending {
         0 => Ok(()),
-        1 => Err(format!("1 event waits, state {}", outbox.state)),
-        pending => Err(format!("{pending} events wait, state {}", outbox.state)),
+        1 => Err(Not::Yet(format!("1 event waits, state {}", outbox.state))),
+        pending => Err(Not::Yet(format!("{pending} events wait, state {}", outbox.state))),
     }
 }

@@ -12,6 +12,8 @@ use crate::ingress;
 
 /// The longest path a unix socket may have (`sun_path` less its final zero).
 const MAX_SOCKET_PATH: usize = 107;
+/// In less, dead letters are gone before the alert on those that wait for a decision.
+const DAY: Duration = Duration::from_secs(86_400);
 /// The most that the write-ahead log takes.
 const WAL_BYTES: u64 = 4 << 20;
 
@@ -130,6 +132,10 @@ pub(super) fn warnings(reader: &Reader, settings: &Settings) -> Vec<String> {
     warn(
         forward.ambiguous == Ambiguous::Dead,
         "forward.ambiguous = \"dead\": an event whose outcome is unknown waits for an operator instead of a retry",
+    );
+    warn(
+        outbox.dead_max_age.is_some_and(|age| age < DAY),
+        "outbox.dead_max_age is less than a day: dead letters are discarded before anybody may have seen them",
     );
     warn(
         settings.durability == "pod" && shutdown.deadline < Duration::from_secs(5),

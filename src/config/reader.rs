@@ -86,6 +86,19 @@ impl Reader {
         })
     }
 
+    /// A duration that is not shorter than another.
+    pub(super) fn time_of(&mut self, key: &str, least: Duration) -> Duration {
+        self.read(key, |text| match units::duration(text)? {
+            time if time < least => Err(format!("must be at least {}s", least.as_secs())),
+            time => Ok(time),
+        })
+    }
+
+    /// A duration that must not be zero, or none.
+    pub(super) fn optional_time(&mut self, key: &str) -> Option<Duration> {
+        (!self.text(key).is_empty()).then(|| self.time(key))
+    }
+
     /// A duration, or none.
     pub(super) fn optional_duration(&mut self, key: &str) -> Option<Duration> {
         (!self.text(key).is_empty()).then(|| self.duration(key))

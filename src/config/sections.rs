@@ -1,6 +1,7 @@
 //! Each section of the configuration, read into the settings of the component that owns it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reader::Reader;
 use super::upstream;
@@ -11,6 +12,9 @@ use crate::{admin, app, cello, forwarder, ingress, ops, outbox, reads, telemetry
 
 /// More than any machine serves, and still no overflow.
 const MANY: u64 = 1_000_000;
+
+/// A loop that only waits moves every ten seconds; less than three of them would end healthy relays.
+const SHORTEST_STALL: Duration = Duration::from_secs(30);
 
 /// Everything a relay is built from.
 pub(super) fn settings(reader: &mut Reader, environment: &[(String, String)]) -> app::Settings {
@@ -57,7 +61,7 @@ fn outbox(reader: &mut Reader, cello: &cello::Settings) -> outbox::sqlite::Setti
         reserve: reader.size("outbox.reserve"),
         remember: reader.duration("outbox.remember"),
         remember_max: reader.count("outbox.remember_max", 0, i64::MAX as u64),
-        dead_max_age: reader.optional_duration("outbox.dead_max_age"),
+        dead_max_age: reader.optional_time("outbox.dead_max_age"),
         key_remember: reader.duration("idempotency.remember"),
         key_max_bytes: reader.size("idempotency.max_bytes"),
         allow_network_fs: reader.switch("outbox.allow_network_fs"),
@@ -98,7 +102,8 @@ fn reads(reader: &mut Reader) -> reads::Settings {
 }
 
 fn ops(reader: &mut Reader) -> ops::Settings {
-    ops::Settings { listen: reader.some_addresses("ops.listen"), stall_after: reader.time("ops.stall_after") }
+    let stall_after = reader.time_of("ops.stall_after", SHORTEST_STALL);
+    ops::Settings { listen: reader.some_addresses("ops.listen"), stall_after }
 }
 
 fn admin(reader: &mut Reader) -> admin::Settings {

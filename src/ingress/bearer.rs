@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::StartError;
@@ -17,13 +18,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A token that follows its file.
 pub(super) struct Bearer {
     path: PathBuf,
-    current: Mutex<(SecretString, Instant)>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    token: SecretString,
+    looked_at: Instant,
+    /// The last look found no token. Told of once, and once that it is over.
+    is_stale: bool,
 }
 
 impl Bearer {
     pub(super) fn open(path: PathBuf, now: Instant) -> Result<Self, StartError> {
         match read(&path) {
-            Ok(token) => Ok(Self { path, current: Mutex::new((token, now)) }),
+            Ok(token) => Ok(Self { path, current: Mutex::new(Current { token, looked_at: now, is_stale: false }) }),
             Err(why) => Err(StartError::Token { path, why }),
         }
     }
@@ -31,19 +39,39 @@ impl Bearer {
     /// The token. While its file is missing or empty the last one stands.
     pub(super) fn token(&self, now: Instant) -> SecretString {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(current.1) >= LOOK_EVERY {
-            current.1 = now;
-            if let Ok(token) = read(&self.path) {
-                current.0 = token;
-            }
+        if now.saturating_duration_since(current.looked_at) >= LOOK_EVERY {
+            current.looked_at = now;
+            current.take(read(&self.path), &self.path);
         }
-        current.0.clone()
+        current.token.clone()
     }
 
     /// Compares in constant time.
     pub(super) fn is(&self, offered: &str, now: Instant) -> bool {
         let token = self.token(now);
         token.expose_secret().as_bytes().ct_eq(offered.as_bytes()).into()
+    }
+}
+
+impl Current {
+    /// A restart would not start with a file without a token: whoever looks after it must hear of it before.
+    fn take(&mut self, found: Result<SecretString, String>, path: &Path) {
+        let was_stale = std::mem::replace(&mut self.is_stale, found.is_err());
+        match found {
+            Ok(token) => {
+                self.token = token;
+                if was_stale {
+                    info!(event = "ingest_token_readable", "the file of ingest.token_file can be read again");
+                }
+            }
+            Err(why) if !was_stale => warn!(
+                event = "ingest_token_unreadable",
+                path = %path.display(),
+                why,
+                "the file of ingest.token_file cannot be read: the token that it held stands, until a restart"
+            ),
+            Err(_) => {}
+        }
     }
 }
 

@@ -97,6 +97,7 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("outbox.durability", "ram"),
         ("outbox.max_bytes", "8MiB"),
         ("outbox.max_events", "many"),
+        ("outbox.dead_max_age", "0s"),
         ("forward.concurrency", "1001"),
         ("reads.timeout", "0s"),
         ("reads.concurrency", "0"),
@@ -109,6 +110,7 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("ops.listen", "8746"),
         ("ops.listen", "127.0.0.1:8745"),
         ("ops.stall_after", "1.5m"),
+        ("ops.stall_after", "29s"),
         ("admin.listen", "[::]:8745"),
         ("shutdown.pod_grace", "30"),
         ("log.level", "verbose"),
@@ -325,9 +327,18 @@ fn risky_pairs_are_warnings() {
     warned(&[("idempotency.max_bytes", "1GiB")], "crowd out");
     warned(&[("outbox.max_events", "999")], "ingest.max_batch is more than outbox.max_events");
     warned(&[("outbox.max_bytes", "15MiB"), ("idempotency.max_bytes", "1MiB")], "a batch may never fit");
+    warned(&[("outbox.dead_max_age", "23h")], "outbox.dead_max_age");
     warned(&[("cello.auth", "none")], "cello.credentials_dir is set but not used");
-    assert!(load(&[]).unwrap().warnings.is_empty());
-    assert!(load(&[("outbox.max_events", "1000")]).unwrap().warnings.is_empty(), "a batch fits");
+    for fine in [vec![], vec![("outbox.max_events", "1000")], vec![("outbox.dead_max_age", "1d")]] {
+        assert!(load(&fine).unwrap().warnings.is_empty(), "{fine:?}");
+    }
+}
+
+#[test]
+fn liveness_cannot_be_set_to_fail_a_relay_that_only_waits() {
+    let report = report(load(&[("ops.stall_after", "2s")]));
+    assert!(report.contains("must be at least 30s"), "{report}");
+    assert_eq!(load(&[("ops.stall_after", "30s")]).unwrap().settings.ops.stall_after.as_secs(), 30);
 }
 
 #[test]

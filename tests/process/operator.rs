@@ -138,6 +138,24 @@ fn an_event_that_was_discarded_and_is_sent_again_is_not_told_as_delivered() {
 }
 
 #[test]
+fn waiting_until_it_is_empty_ends_at_once_where_the_token_is_refused() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let (theirs, ours) = (setup.dir().join("theirs"), setup.dir().join("ours"));
+    for file in [&theirs, &ours] {
+        std::fs::write(file, file.to_str().expect("a path")).expect("a file");
+    }
+    setup.set("INGEST__TOKEN_FILE", theirs.to_str().expect("a path"));
+    let relay = setup.start();
+    setup.set("INGEST__LISTEN", &relay.ingest.to_string()).set("INGEST__TOKEN_FILE", ours.to_str().expect("a path"));
+    let (code, _, stderr) = setup.call(&["wait", "--empty", "--timeout", "1h"]);
+    assert!(
+        code == 77 && stderr.contains("asks for a token") && stderr.contains("ingest.token_file"),
+        "{code} {stderr}"
+    );
+}
+
+#[test]
 fn drain_ignores_backoff_and_wait_sees_the_end() {
     let upstream = Upstream::start();
     let mut setup = Setup::new(&upstream.base_url());

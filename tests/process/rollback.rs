@@ -67,24 +67,36 @@ fn a_rollback_by_one_version_delivers_all_and_by_two_exits_65_and_touches_nothin
     assert_eq!(setup.call(&["outbox", "stats"]).0, 65, "nor is it read by what looks only");
 }
 
+const EVENTS: &str = "cello_relay_outbox_events";
+
 #[test]
 fn what_a_paused_relay_exports_another_one_delivers_and_the_first_sends_nothing_as_it_ends() {
     let upstream = Upstream::start();
-    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let refused = r#"{"path":"/events","user":"refused","status":400,"message":"no such ucc"}"#;
+    upstream.fault(&format!(r#"[{refused},{{"path":"/events","status":503}}]"#));
     let mut leaving = Setup::new(&upstream.base_url());
     leaving.set("SHUTDOWN__DEADLINE", "1s");
     let relay = leaving.start();
+    assert_eq!(relay.client().post("/events", &event("refused", 0)).expect("an answer").status, 200);
+    relay.wait_until("it is dead", |metrics| sum(metrics, "cello_relay_events_dead_lettered_total", "") >= 1.0);
     for number in 0..5 {
         assert_eq!(relay.client().post("/events", &event("u", number)).expect("an answer").status, 200);
     }
     relay.wait_until("one failed", |metrics| sum(metrics, "cello_relay_delivery_retries_total", "") >= 1.0);
     assert_eq!(leaving.call(&["pause"]).0, 0);
     upstream.heal();
-    let (code, exported, stderr) = leaving.call(&["outbox", "export", "--reveal"]);
-    assert_eq!((code, exported.lines().count()), (0, 5), "{stderr}");
+    relay.wait_until("nothing is being sent", |metrics| sum(metrics, EVENTS, "state=\"in_flight\"") == 0.0);
+    // As deploy/upgrading.md has it.
+    let export = |state: &str| {
+        let (code, exported, stderr) = leaving.call(&["outbox", "export", "--state", state, "--reveal"]);
+        assert_eq!(code, 0, "{stderr}");
+        exported
+    };
+    let (exported, dead) = (export("retrying") + &export("pending"), export("dead"));
+    assert_eq!((exported.lines().count(), dead.lines().count()), (5, 1), "{exported}");
     let (code, log) = relay.terminate();
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("\"undelivered\":5"), "as many as were exported: {log}");
+    assert!(log.contains("\"undelivered\":5") && log.contains("\"dead\":1"), "as many as were exported: {log}");
     assert_eq!(upstream.arrivals().count(), 0, "a paused relay sends nothing, not even as it ends");
 
     let mut staying = Setup::new(&upstream.base_url());

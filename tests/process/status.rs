@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::load::event;
-use crate::relay::{PATIENCE, Relay, Setup};
+use crate::relay::{PATIENCE, Relay, Setup, sum};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 fn status(setup: &Setup) -> Value {
@@ -62,6 +62,23 @@ fn with_a_dead_letter() -> (Upstream, Setup, Relay) {
     assert_eq!(post(&relay, &event("u", 1)), 200);
     wait_until(&setup, "dead", |status| status["ledger"]["dead"] == 1);
     (upstream, setup, relay)
+}
+
+#[test]
+fn a_wrong_path_in_the_base_url_is_told_of_as_such_though_the_token_fails_first() {
+    let upstream = Upstream::start();
+    let setup = Setup::new(&format!("{}/wrong", upstream.base_url()));
+    let relay = setup.start();
+    assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+    relay.wait_until("the token failed", |metrics| {
+        sum(metrics, "cello_relay_token_refresh_failures_total", "reason=\"other\"") >= 1.0
+    });
+    let (_, stats, stderr) = setup.call(&["outbox", "stats"]);
+    let said = ["status 404", "cello.base_url", "retrying"];
+    assert!(said.iter().all(|part| stats.contains(part)), "{stats}{stderr}");
+    let (code, _, stderr) = setup.call(&["check-config", "--online"]);
+    assert!(code == 69 && stderr.contains("status 404") && stderr.contains("hint: look at cello.base_url"), "{stderr}");
+    assert!(!stderr.contains("is the network open"), "{stderr}");
 }
 
 #[test]

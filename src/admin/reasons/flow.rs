@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::words::{capital, count_of, span, time, waiting};
 use super::{Finding, Severity, Snapshot};
+use crate::admin::Auth;
 use crate::forwarder::{Breaker, Pause};
 use crate::outbox::Flow;
 use crate::reason::Reason;
@@ -72,10 +73,15 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (code, said) = match reason {
         // Told by the keys' own sentence, unless it is the token alone that is not taken.
         Reason::Credentials if super::sides::keys_stop_delivery(snapshot) => return,
-        Reason::Credentials if snapshot.about.takes_bearer => (
+        Reason::Credentials if snapshot.about.auth == Auth::Bearer => (
             "held_credentials",
             "The upstream refuses the token in cello.bearer_token_file with 401. Put the one there that it expects; \
              a changed file is read by itself",
+        ),
+        Reason::Credentials if snapshot.about.auth == Auth::None => (
+            "held_credentials",
+            "The upstream wants a token, but cello.auth is \"none\" and none is sent (401). Set cello.auth to \"keys\" for \
+             Cello or to \"bearer\" for another relay; a restart reads it",
         ),
         Reason::Credentials => (
             "held_credentials",
@@ -104,10 +110,12 @@ fn hold(snapshot: &Snapshot, found: &mut Vec<Finding>) {
              and what is between here and Cello (407: a proxy wants a password)",
         ),
     };
-    // Where the token is given, not asked for, it is told who refuses it, and there is nothing to try online.
+    // Where no token is asked for, it is told who wants another, and there is nothing to try online.
     let (whose, command) = match reason {
         Reason::MassRefusal => (environment, "cello-relay outbox list --state dead"),
-        Reason::Credentials if snapshot.about.takes_bearer => (&snapshot.about.base_url, "cello-relay check-config"),
+        Reason::Credentials if snapshot.about.auth != Auth::Keys => {
+            (&snapshot.about.base_url, "cello-relay check-config")
+        }
         _ => (environment, CHECK),
     };
     found.push(Finding {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::words::{count_of, span, time, waiting};
 use super::{Finding, Severity, Snapshot};
+use crate::admin::Auth;
 use crate::cello::{Access, TokenState};
 use crate::ingress::door::Kind;
 
@@ -37,7 +38,7 @@ pub(super) fn keys(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         }
         (Access::Missing(since), _) => {
             let at = format!("since {}{}; {}", time(since, now), status(), waiting(snapshot));
-            let sentence = if snapshot.about.takes_bearer {
+            let sentence = if snapshot.about.auth == Auth::Bearer {
                 let upstream = &snapshot.about.base_url;
                 format!(
                     "The token for {upstream} (cello.bearer_token_file) cannot be read {at}. Mend the file or its mount: \

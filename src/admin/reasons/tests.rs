@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::admin::About;
+use crate::admin::{About, Auth};
 use crate::cello::{Access, TokenStatus};
 use crate::forwarder::{Breaker, Failure, Pause};
 use crate::ingress::door::{Kind, Note};
@@ -291,7 +291,7 @@ fn one_fault_is_told_once() {
 fn a_token_from_a_file_is_not_told_of_as_keys() {
     let of = |change: &dyn Fn(&mut Snapshot)| {
         let mut snapshot = calm();
-        snapshot.about.takes_bearer = true;
+        snapshot.about.auth = Auth::Bearer;
         held(Reason::Credentials)(&mut snapshot);
         change(&mut snapshot);
         reasons(&snapshot)
@@ -308,6 +308,20 @@ fn a_token_from_a_file_is_not_told_of_as_keys() {
         assert!(said.contains("cello.bearer_token_file") && said.contains("https://x"), "{said}");
         assert!(!said.contains("key") && !said.contains("access token") && said.len() < 500, "{said}");
     }
+}
+
+#[test]
+fn without_credentials_a_401_says_that_some_are_wanted() {
+    let mut snapshot = calm();
+    (snapshot.about.auth, snapshot.token) = (Auth::None, TokenStatus::default());
+    snapshot.token.access = Access::Granted;
+    held(Reason::Credentials)(&mut snapshot);
+    let findings = reasons(&snapshot);
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((finding.code, finding.command), ("held_credentials", "cello-relay check-config"));
+    let said = &finding.sentence;
+    assert!(said.contains("cello.auth") && said.contains("none is sent") && said.contains("https://x"), "{said}");
+    assert!(!said.contains("gives access tokens") && said.len() < 500, "{said}");
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl Failure {
         }
     }
 
+    /// What answers is most likely not Cello's API, or not the whole way to it.
+    pub(in crate::cello) fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Status(300..=399 | 404 | 405 | 410, _))
+    }
+
     pub(super) fn status(self) -> Option<u16> {
         match self {
             Self::Rejected(status) | Self::Status(status, _) => Some(status),
@@ -84,6 +89,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(status) => write!(f, "refused with status {status}"),
+            Self::Status(status @ 300..=399, _) => {
+                write!(f, "status {status}: cello.base_url redirects, which is never followed")
+            }
+            Self::Status(status, _) if self.is_elsewhere() => {
+                write!(f, "status {status}: there is no /token under cello.base_url")
+            }
             Self::Status(status, _) => write!(f, "status {status}"),
             Self::Malformed => f.write_str("an answer without a usable accessToken"),
             Self::Late => f.write_str("a token that lives for less time than its answer took"),
@@ -213,7 +224,21 @@ mod tests {
             (Failure::Rejected(403), RefreshFailure::Rejected, Some(403), Refusal::Rejected, "refused with status 403"),
             (Failure::Status(429, wait), RefreshFailure::Http429, Some(429), Refusal::Failed(wait), "status 429"),
             (Failure::Status(500, None), RefreshFailure::Http5xx, Some(500), Refusal::Failed(None), "status 500"),
-            (Failure::Status(302, None), RefreshFailure::Other, Some(302), Refusal::Failed(None), "status 302"),
+            (
+                Failure::Status(302, None),
+                RefreshFailure::Other,
+                Some(302),
+                Refusal::Failed(None),
+                "status 302: cello.base_url redirects, which is never followed",
+            ),
+            (
+                Failure::Status(404, None),
+                RefreshFailure::Other,
+                Some(404),
+                Refusal::Failed(None),
+                "status 404: there is no /token under cello.base_url",
+            ),
+            (Failure::Status(418, None), RefreshFailure::Other, Some(418), Refusal::Failed(None), "status 418"),
             (
                 Failure::Malformed,
                 RefreshFailure::Decode,
@@ -235,7 +260,11 @@ mod tests {
             assert_eq!((failure.label(), failure.status(), failure.refusal()), (label, status, refusal));
             assert_eq!(failure.to_string(), text);
         }
-        assert_eq!(reasons, ["credentials", "http_429", "http_5xx", "credentials", "not_json", "timeout", "tls"]);
+        let credentials = "credentials";
+        assert_eq!(
+            reasons,
+            [credentials, "http_429", "http_5xx", credentials, credentials, credentials, "not_json", "timeout", "tls"]
+        );
     }
 
     #[test]

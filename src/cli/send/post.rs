@@ -89,10 +89,7 @@ impl Poster {
                 let reason = without_place(&said()).to_owned();
                 Ok(Next::Done(Posted::Refused { status: answer.status.as_u16(), reason }))
             }
-            StatusCode::UNAUTHORIZED => {
-                Err(Failure::new(Exit::Permission, format!("the relay asks for a token: {}", said()))
-                    .hint("set ingest.token_file, as the relay's own configuration does"))
-            }
+            StatusCode::UNAUTHORIZED => Err(super::asks_for_token(&said())),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Ok(Next::Again(pause(&answer), said())),
             status if status.is_server_error() => Ok(Next::Again(pause(&answer), said())),
             status => {

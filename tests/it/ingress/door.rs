@@ -1,11 +1,13 @@
 //! Who is let in, and what is not there.
 
 use std::io::Write;
+use std::time::Duration;
 
 use cello_relay::ingress::check_bind;
 use serde_json::json;
 
 use super::support::{EVENT, Rig, settings};
+use crate::logged::Logged;
 use crate::wire::Wire;
 
 #[tokio::test]
@@ -87,6 +89,33 @@ async fn with_a_token_every_route_but_the_document_asks_for_it_and_the_host_does
     assert_eq!((answer.status, &answer.json()["accessToken"]), (201, &json!("s3cret")));
     let answer = rig.ask("POST", "/token", &[host], key("guess").as_bytes()).await;
     assert!(answer.status == 401 && !answer.body.contains("s3cret"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_token_file_that_vanishes_or_is_emptied_is_told_of_once_and_so_is_its_return() {
+    let logged = Logged::from_now();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    std::fs::write(&path, "s3cret\n").expect("written");
+    let mut settings = settings();
+    settings.token_file = Some(path.clone());
+    let rig = Rig::with(settings, None);
+    let told = || (logged.count("ingest_token_unreadable"), logged.count("ingest_token_readable"));
+    let ask = async |token: &str| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(6)).await;
+        tokio::time::resume();
+        rig.ask("GET", "/outbox", &[("authorization", &format!("Bearer {token}"))], b"").await.status
+    };
+    assert_eq!((ask("s3cret").await, told()), (200, (0, 0)));
+    std::fs::write(&path, "\n").expect("emptied");
+    assert_eq!((ask("s3cret").await, told()), (200, (1, 0)), "the old one stands, and that is told");
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!((ask("s3cret").await, told()), (200, (1, 0)), "once");
+    std::fs::write(&path, "other\n").expect("written");
+    assert_eq!((ask("other").await, told()), (200, (1, 1)));
+    let text = logged.text();
+    assert!(text.contains("ingest.token_file") && text.contains("is empty") && !text.contains("s3cret"), "{text}");
 }
 
 #[test]

@@ -158,7 +158,7 @@ def own_command(words):
 def redirected(words, folder):
     """The command without its redirections, and the files that these name."""
     files = {}
-    for sign in ("<", ">"):
+    for sign in ("<", ">", ">>"):
         if sign in words:
             at = words.index(sign)
             files[sign] = folder / words[at + 1]
@@ -288,6 +288,9 @@ class Commands(unittest.TestCase):
                     self.assertEqual(done.returncode, 0, f"{page}: {shlex.join(words)}: {done.stderr}")
                     if ">" in files:
                         files[">"].write_text(done.stdout)
+                    if ">>" in files:
+                        with files[">>"].open("a") as file:
+                            file.write(done.stdout)
                     ran["cello-relay"] += 1
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)

@@ -14,12 +14,12 @@ STOPPED = ["cello-relay outbox check", "cello-relay outbox rebind"]
 
 
 def named():
-    """The lines of all sh blocks that call the relay, once each, without comments; with the page that has them."""
+    """The lines of all sh blocks that call the relay, once each, without comments and `kubectl exec`; with the page."""
     found = {}
     for page in [ROOT / "deploy/questions.md", *sorted((ROOT / "deploy/runbooks").glob("*.md"))]:
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.M | re.S):
             for line in block.splitlines():
-                command = line.split(" #")[0].strip()
+                command = re.sub(r"^kubectl exec .*? -- ", "", line.split(" #")[0].strip())
                 if command.startswith("cello-relay "):
                     found.setdefault(command, page.name)
     return found

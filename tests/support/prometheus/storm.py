@@ -34,6 +34,7 @@ EXPECTED = {
     "full": {
         ("CelloRelayOutboxFillingUp", "warning"),
         ("CelloRelayOutboxFillingUp", "critical"),
+        ("CelloRelayOutboxRefusing", "critical"),
         ("CelloRelayIngestErrorBudgetBurn", "critical"),
         ("CelloRelayDeliveryPaused", "warning"),
     },

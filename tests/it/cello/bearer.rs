@@ -8,15 +8,20 @@ use cello_relay::reason::Reason;
 use super::upstream::{Reply, Upstream};
 use super::{KeyFiles, run, settings};
 
-#[tokio::test]
-async fn a_bearer_token_is_read_again_when_its_file_changes() {
-    let upstream = Upstream::start(|seen| async move {
-        match seen.header("authorization") {
-            "Bearer new" => Reply::delivered(),
-            _ => Reply::unauthorized(),
+/// Takes events with that `Authorization`, and no others.
+async fn wanting(authorization: &'static str) -> Upstream {
+    Upstream::start(move |seen| async move {
+        match seen.header("authorization") == authorization {
+            true => Reply::delivered(),
+            false => Reply::unauthorized(),
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_read_again_when_its_file_changes() {
+    let upstream = wanting("Bearer new").await;
     let files = KeyFiles::none();
     let file = files.path("token");
     std::fs::write(&file, "old\n").unwrap();
@@ -35,13 +40,7 @@ async fn a_bearer_token_is_read_again_when_its_file_changes() {
 
 #[tokio::test]
 async fn white_space_around_a_bearer_token_is_no_part_of_it_as_for_the_relay_that_asks_for_it() {
-    let upstream = Upstream::start(|seen| async move {
-        match seen.header("authorization") {
-            "Bearer sound" => Reply::delivered(),
-            _ => Reply::unauthorized(),
-        }
-    })
-    .await;
+    let upstream = wanting("Bearer sound").await;
     let files = KeyFiles::none();
     let file = files.path("token");
     for content in ["sound", "sound\r\n", "\n \tsound \n\n"] {

@@ -129,6 +129,25 @@ pub(super) fn contradiction() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
 }
 
+/// Gives what `read` finds from `from` on to `each` until that says stop; gives how many rows were read.
+///
+/// # Errors
+/// Also if they do not lie in sequence: whoever goes on behind the last one would pass over others.
+fn in_order<T>(
+    from: u64,
+    seq: impl Fn(&T) -> u64,
+    mut each: impl FnMut(T) -> bool,
+    read: impl FnOnce(&mut dyn FnMut(T) -> bool) -> Result<u64>,
+) -> Result<u64> {
+    let (mut next, mut is_astray) = (from, false);
+    let count = read(&mut |row| {
+        is_astray = seq(&row) < next;
+        next = seq(&row) + 1;
+        !is_astray && each(row)
+    })?;
+    if is_astray { Err(contradiction()) } else { Ok(count) }
+}
+
 impl Sql {
     /// Opens the file to read and write, making it if there is none.
     pub(super) fn open(path: &Path) -> Result<Self> {

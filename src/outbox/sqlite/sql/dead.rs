@@ -2,7 +2,7 @@
 
 use rusqlite::{Result, params};
 
-use super::{Sql, contradiction, int, reason, text, timestamp, uint};
+use super::{Sql, contradiction, in_order, int, reason, text, timestamp, uint};
 use crate::clock::Timestamp;
 use crate::event::{EventId, Trigger, UserId};
 use crate::outbox::sqlite::row::{DeadRow, Table, WholeDead};
@@ -120,20 +120,14 @@ impl Sql {
     /// `each` says stop.
     ///
     /// # Errors
-    /// Also if they do not lie in sequence: whoever goes on behind the last one would pass over others.
+    /// See [`in_order`].
     pub(in super::super) fn whole_dead_in_order(
         &self,
         seq: u64,
         limit: u64,
-        mut each: impl FnMut(WholeDead) -> bool,
+        each: impl FnMut(WholeDead) -> bool,
     ) -> Result<u64> {
-        let (mut next, mut is_astray) = (seq, false);
-        let count = self.whole_dead_from(seq, limit, |dead| {
-            is_astray = dead.row.seq < next;
-            next = dead.row.seq + 1;
-            !is_astray && each(dead)
-        })?;
-        if is_astray { Err(contradiction()) } else { Ok(count) }
+        in_order(seq, |dead: &WholeDead| dead.row.seq, each, |take| self.whole_dead_from(seq, limit, take))
     }
 
     /// The same as they lie, in whatever sequence; for what is known to be damaged.

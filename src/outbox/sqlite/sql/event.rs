@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Result, params};
 
-use super::{Sql, contradiction, int, some_text, text, timestamp, uint};
+use super::{Sql, contradiction, in_order, int, some_text, text, timestamp, uint};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::sqlite::row::{LineRow, OVERHEAD_BYTES, Row, checksum};
@@ -102,20 +102,9 @@ impl Sql {
     /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop.
     ///
     /// # Errors
-    /// Also if they do not lie in sequence: whoever goes on behind the last one would pass over others.
-    pub(in super::super) fn events_in_order(
-        &self,
-        seq: u64,
-        limit: u64,
-        mut each: impl FnMut(Row) -> bool,
-    ) -> Result<u64> {
-        let (mut next, mut is_astray) = (seq, false);
-        let count = self.events_from(seq, limit, |row| {
-            is_astray = row.seq < next;
-            next = row.seq + 1;
-            !is_astray && each(row)
-        })?;
-        if is_astray { Err(contradiction()) } else { Ok(count) }
+    /// See [`in_order`].
+    pub(in super::super) fn events_in_order(&self, seq: u64, limit: u64, each: impl FnMut(Row) -> bool) -> Result<u64> {
+        in_order(seq, |row: &Row| row.seq, each, |take| self.events_from(seq, limit, take))
     }
 
     /// The same as they lie, in whatever sequence; for what is known to be damaged.

@@ -11,7 +11,7 @@
 //! | `recovery`, `wal`, `sense` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
 //! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
-//! | `sql`, `row` | all SQL, every PRAGMA, what rows hold |
+//! | `sql`, `row`, `words` | all SQL, every PRAGMA, what rows hold, how a body is packed |
 
 mod apply;
 mod astray;
@@ -40,6 +40,7 @@ mod testing;
 mod tests;
 mod volume;
 mod wal;
+mod words;
 mod writer;
 
 use std::path::{Path, PathBuf};

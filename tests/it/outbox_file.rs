@@ -257,10 +257,10 @@ async fn a_file_one_version_newer_opens_and_a_later_one_does_not() {
         let file = Connection::open(fixture.path("outbox.db")).unwrap();
         file.pragma_update(None, "user_version", version).unwrap();
     };
-    set_version(4);
+    set_version(6);
     append(&fixture.open(), &["a"]).await;
-    set_version(5);
-    let Err(OpenError::TooNew { found: 5, known: 4 }) = fixture.try_open() else { panic!("opened") };
+    set_version(7);
+    let Err(OpenError::TooNew { found: 7, known: 6 }) = fixture.try_open() else { panic!("opened") };
     assert!(fixture.path("outbox.db").exists(), "and nothing was moved");
 }
 
@@ -277,12 +277,12 @@ async fn write_the_file_of_this_schema_version() {
     let at = fixture.clock.now().plus(Duration::from_secs(60));
     store.settle(claimed.remove(0).lease, retry(at, true)).await.unwrap();
     store.close().await;
-    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v3.db").unwrap();
+    fs::copy(fixture.path("outbox.db"), "tests/files/outbox-v5.db").unwrap();
 }
 
 #[tokio::test]
 async fn an_outbox_of_an_older_schema_version_opens_with_all_it_holds() {
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let mut fixture = Fixture::new();
         fixture.settings.upstream = "https://api.example".to_owned();
         fs::create_dir_all(&fixture.settings.dir).unwrap();

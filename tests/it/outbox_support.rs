@@ -42,7 +42,8 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 /// An event of a user, with a number in its body.
 pub(crate) fn event(user: &str, n: usize) -> Event {
-    let body = Bytes::from(format!("{{\"payload\":{{\"newUserId\":\"{user}\",\"n\":{n}}}}}"));
+    let payload = format!(r#"{{"ucc":"code","newUserId":"{user}","price":{n}}}"#);
+    let body = Bytes::from(format!(r#"{{"eventName":"ReferralUpdated","payload":{payload},"context":{{}}}}"#));
     Event { user: UserId::new(user), trigger: Trigger::NewSignup, body, trace: (n % 2 == 1).then(|| "00-ab".into()) }
 }
 

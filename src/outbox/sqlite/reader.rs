@@ -206,7 +206,8 @@ impl View<'_> {
                     && filter.reason.is_none_or(|reason| Some(reason) == report.reason)
                     && filter.is_in_time(line.id);
                 if is_meant {
-                    found.lines.push(listed_waiting(line, report));
+                    let body = self.sql.body(line.id.seq())?.unwrap_or_default();
+                    found.lines.push(listed_waiting(line, body.len(), report));
                 }
             }
         }
@@ -277,7 +278,7 @@ impl View<'_> {
     pub(super) fn show(&self, id: EventId) -> rusqlite::Result<Option<Detail>> {
         let seq = id.seq();
         let (listed, row) = if let Some(row) = self.sql.event(seq)?.filter(|row| row.id() == id) {
-            (listed_waiting(LineRow::of(&row), self.report_waiting(seq)?), row)
+            (listed_waiting(LineRow::of(&row), row.event.body.len(), self.report_waiting(seq)?), row)
         } else if let Some(dead) = self.sql.dead(seq)?.filter(|row| row.id == id)
             && let Some(row) = dead_row(self.sql, seq)?
         {
@@ -343,9 +344,9 @@ pub(super) fn dead_report(row: &DeadRow, last: Option<Attempt>) -> Report {
     }
 }
 
-pub(super) fn listed_waiting(line: LineRow, report: Report) -> Listed {
-    let LineRow { id, user, trigger, body_bytes } = line;
-    Listed { id, user, trigger, body_bytes: body_bytes as usize, report, may_be_counted: false }
+pub(super) fn listed_waiting(line: LineRow, body_bytes: usize, report: Report) -> Listed {
+    let LineRow { id, user, trigger } = line;
+    Listed { id, user, trigger, body_bytes, report, may_be_counted: false }
 }
 
 #[cfg(test)]

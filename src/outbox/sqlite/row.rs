@@ -33,7 +33,7 @@ impl Row {
         self.crc == checksum(self.seq, self.salt, self.accepted_at, &self.event)
     }
 
-    /// What it takes on disk, about.
+    /// What it takes on disk at most, about.
     pub(super) fn bytes(&self) -> u64 {
         event_bytes(&self.event)
     }
@@ -56,7 +56,7 @@ pub(super) fn checksum(seq: u64, salt: u32, accepted_at: Timestamp, event: &Even
     crc32c::crc32c_append(crc, &event.body)
 }
 
-/// What an event takes on disk, about.
+/// What an event takes on disk at most, about: while it waits its body is packed.
 pub(super) fn event_bytes(event: &Event) -> u64 {
     (event.body.len() + event.user.as_str().len()) as u64 + OVERHEAD_BYTES
 }
@@ -67,14 +67,12 @@ pub(super) struct LineRow {
     pub(super) id: EventId,
     pub(super) user: UserId,
     pub(super) trigger: Trigger,
-    pub(super) body_bytes: u64,
 }
 
 impl LineRow {
     /// A row as a line.
     pub(super) fn of(row: &Row) -> Self {
-        let (user, body_bytes) = (row.event.user.clone(), row.event.body.len() as u64);
-        Self { id: row.id(), user, trigger: row.event.trigger, body_bytes }
+        Self { id: row.id(), user: row.event.user.clone(), trigger: row.event.trigger }
     }
 }
 

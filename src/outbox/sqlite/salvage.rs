@@ -87,7 +87,8 @@ impl Salvage<'_> {
         if table == Table::Waiting {
             let line = self.sql.line(seq).ok().flatten().or_else(|| self.row(table, seq).as_ref().map(LineRow::of))?;
             let progress = self.sql.progress(seq).unwrap_or_default();
-            return Some(listed_waiting(line, waiting_report(progress, last, false)));
+            let body = self.sql.body(seq).ok().flatten().unwrap_or_default();
+            return Some(listed_waiting(line, body.len(), waiting_report(progress, last, false)));
         }
         let row = self.sql.dead(seq).ok().flatten()?;
         let (attempts, unsure) = (self.sql.attempts(seq).unwrap_or_default(), self.sql.unsure(seq).unwrap_or_default());

@@ -25,12 +25,13 @@ pub(in super::super) const DEAD_OF_REASON: &str = "SELECT seq, salt, accepted_ms
     attempts, length(body) FROM dead WHERE reason = ?3 AND seq >= ?1 ORDER BY seq LIMIT ?2";
 
 impl Sql {
-    /// Moves a waiting event to the dead letters; says whether there was one.
+    /// Moves a waiting event to the dead letters; says whether there was one. Its body lies there as it was accepted.
     pub(in super::super) fn bury(&self, seq: u64, died_at: Timestamp, why: Reason, attempts: u32) -> Result<bool> {
         let sql = "INSERT OR REPLACE INTO dead \
                    (seq, salt, accepted_ms, trigger, user, trace, crc, died_ms, reason, attempts, body) \
-                   SELECT seq, salt, accepted_ms, trigger, user, trace, crc, ?2, ?3, ?4, body FROM event WHERE seq = ?1";
-        let moved = self.changed(sql, params![int(seq), died_at.as_millis(), why.as_str(), attempts])?;
+                   SELECT seq, salt, accepted_ms, trigger, user, trace, crc, ?2, ?3, ?4, ?5 FROM event WHERE seq = ?1";
+        let Some(body) = self.body(seq)? else { return Ok(false) };
+        let moved = self.changed(sql, params![int(seq), died_at.as_millis(), why.as_str(), attempts, body])?;
         self.delete_event(seq)?;
         Ok(moved > 0)
     }

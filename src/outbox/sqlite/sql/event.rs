@@ -1,19 +1,18 @@
 //! Events that wait, and the intents to send them.
 
-use bytes::Bytes;
 use rusqlite::{Result, params};
 
 use super::{Sql, contradiction, in_order, int, some_text, text, timestamp, uint};
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::sqlite::row::{LineRow, OVERHEAD_BYTES, Row, checksum};
+use crate::outbox::sqlite::words;
 
 /// Waiting events without their bodies.
 pub(in super::super) const LINES: &str =
-    "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq >= ? ORDER BY seq LIMIT ?";
+    "SELECT seq, salt, accepted_ms, trigger, user FROM event WHERE seq >= ? ORDER BY seq LIMIT ?";
 /// One of them.
-pub(in super::super) const LINE: &str =
-    "SELECT seq, salt, accepted_ms, trigger, user, length(body) FROM event WHERE seq = ?";
+pub(in super::super) const LINE: &str = "SELECT seq, salt, accepted_ms, trigger, user FROM event WHERE seq = ?";
 
 impl Sql {
     /// Stores a new event.
@@ -22,7 +21,7 @@ impl Sql {
                    VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?)";
         let (seq, salt, at, trigger) = (id.seq(), id.salt(), id.accepted_at(), event.trigger.code());
         let (user, trace, crc) = (event.user.as_str(), event.trace.as_deref(), checksum(seq, salt, at, event));
-        self.run(sql, params![int(seq), salt, at.as_millis(), trigger, user, trace, crc, &event.body[..]])
+        self.run(sql, params![int(seq), salt, at.as_millis(), trigger, user, trace, crc, words::packed(&event.body)])
     }
 
     /// Stores an event unless its sequence is taken; says whether it did.
@@ -31,7 +30,7 @@ impl Sql {
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let event = &row.event;
         let (accepted, trigger) = (row.accepted_at.as_millis(), event.trigger.code());
-        let (user, trace, body) = (event.user.as_str(), event.trace.as_deref(), &event.body[..]);
+        let (user, trace, body) = (event.user.as_str(), event.trace.as_deref(), words::packed(&event.body));
         let values = params![int(row.seq), row.salt, accepted, trigger, row.again, user, trace, row.crc, body];
         Ok(self.changed(sql, values)? > 0)
     }
@@ -40,7 +39,7 @@ impl Sql {
         let event = Event {
             user: UserId::new(&text(row.get_ref(5)?)),
             trigger: Trigger::from_code(row.get::<_, i64>(3)? as u8),
-            body: Bytes::copy_from_slice(row.get_ref(8)?.as_bytes().unwrap_or_default()),
+            body: words::unpacked(row.get_ref(8)?.as_bytes().unwrap_or_default()).into(),
             trace: some_text(row.get_ref(6)?),
         };
         let (seq, salt) = (uint(row.get(0)?), row.get::<_, i64>(1)? as u32);
@@ -81,8 +80,13 @@ impl Sql {
             id: EventId::new(timestamp(row.get(2)?), uint(row.get(0)?), row.get::<_, i64>(1)? as u32),
             trigger: Trigger::from_code(row.get::<_, i64>(3)? as u8),
             user: UserId::new(&text(row.get_ref(4)?)),
-            body_bytes: uint(row.get(5)?),
         })
+    }
+
+    /// The body of a waiting event, as it was accepted.
+    pub(in super::super) fn body(&self, seq: u64) -> Result<Option<Vec<u8>>> {
+        let sql = "SELECT body FROM event WHERE seq = ?";
+        self.one(sql, [int(seq)], |row| Ok(words::unpacked(row.get_ref(0)?.as_bytes().unwrap_or_default())))
     }
 
     /// The line of one waiting event.

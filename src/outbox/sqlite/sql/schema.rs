@@ -71,10 +71,16 @@ const TO_VERSION_3: &str = "
     PRAGMA user_version = 3;
 ";
 
+/// Versions 4 and 5: bodies of waiting events are packed. Whoever wrote version 3 opens version 4, and would send them as
+/// they lie: so no file stays at that one.
+const TO_VERSION_4: &str = "PRAGMA user_version = 4;";
+const TO_VERSION_5: &str = "PRAGMA user_version = 5;";
+
 /// The schema version this release writes; one version newer is opened too, as changes are additive.
-pub(in super::super) const SCHEMA_VERSION: i64 = 3;
+pub(in super::super) const SCHEMA_VERSION: i64 = 5;
 /// `MIGRATIONS[n]` leads from version n + 1 to n + 2.
-pub(in super::super) const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3];
+pub(in super::super) const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
+    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5];
 
 impl Sql {
     /// Makes all tables, in one transaction.

@@ -23,6 +23,9 @@ const HELD_BACK_FOR: Duration = Duration::from_secs(300);
 const KEY_OVERHEAD_BYTES: u64 = 160;
 /// Delivered events that are forgotten by one transaction, beside as many as it delivers.
 const TRIM: u64 = 256;
+/// A commit that has other work leaves them until a part as small as this is too many or too old: each time costs pages of
+/// its own, however many it forgets.
+const PATIENCE: u32 = 64;
 
 /// What a command has come to, once committed.
 pub(super) enum Effect {
@@ -306,14 +309,18 @@ impl Store {
     }
 
     /// Forgets what was remembered long enough; as much as `delivered` adds, and a little more.
-    pub(super) fn forget(&mut self, env: &Env, delivered: u64) -> Result<(), Fault> {
+    pub(super) fn forget(&mut self, env: &Env, delivered: u64, has_work: bool) -> Result<(), Fault> {
         let now = env.clock.now();
-        let excess = self.books.done.saturating_sub(env.settings.remember_max).min(delivered + TRIM);
-        if excess > 0 {
-            self.books.done = self.books.done.saturating_sub(self.sql.trim_done(excess)?);
+        let (remember, remember_max) = (env.settings.remember, env.settings.remember_max);
+        let late = if has_work { remember / PATIENCE } else { Duration::ZERO };
+        let many = if has_work { TRIM.min(remember_max / u64::from(PATIENCE)) } else { 0 };
+        let excess = self.books.done.saturating_sub(remember_max);
+        if excess > many {
+            let count = excess.min(delivered + TRIM);
+            self.books.done = self.books.done.saturating_sub(self.sql.trim_done(count)?);
         }
-        if self.has_outlived(env)? {
-            let old = self.sql.trim_done_until(now.minus(env.settings.remember), delivered + TRIM)?;
+        if self.has_outlived(env, late)? {
+            let old = self.sql.trim_done_until(now.minus(remember), delivered + TRIM)?;
             self.books.done = self.books.done.saturating_sub(old);
         }
         self.discard_expired(env, now)?;
@@ -332,12 +339,13 @@ impl Store {
         if self.books.key_bytes == 0 { Ok(None) } else { Ok(self.sql.oldest_key()?) }
     }
 
-    fn has_outlived(&self, env: &Env) -> Result<bool, Fault> {
+    /// Whether the first delivered event has been remembered so much longer than it should.
+    fn has_outlived(&self, env: &Env, late: Duration) -> Result<bool, Fault> {
         if self.books.done == 0 {
             return Ok(false);
         }
         let first = self.sql.first_done_at()?;
-        Ok(first.is_some_and(|at| env.clock.now().since(at) >= env.settings.remember))
+        Ok(first.is_some_and(|at| env.clock.now().since(at) >= env.settings.remember + late))
     }
 
     /// Whether there is something to forget.
@@ -347,7 +355,7 @@ impl Store {
         Ok(old_key
             || self.has_expired(env)?
             || self.books.done > env.settings.remember_max
-            || self.has_outlived(env)?)
+            || self.has_outlived(env, Duration::ZERO)?)
     }
 }
 

@@ -71,7 +71,8 @@ impl Open {
 
     /// Writes the counts, and commits.
     pub(super) fn commit(&mut self, store: &mut Store, env: &mut Env) -> Result<(), Fault> {
-        store.forget(env, store.books.ledger.delivered - self.books.ledger.delivered)?;
+        let delivered = store.books.ledger.delivered - self.books.ledger.delivered;
+        store.forget(env, delivered, !self.commands.is_empty())?;
         store.books.mark = store.queue.mark(store.written_pending);
         store.sql.write_books(&store.books)?;
         // Inside the transaction that costs no locks.

@@ -12,11 +12,11 @@ mod syncer;
 #[cfg(test)]
 mod testing;
 mod transaction;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use super::decide::Job;
 use super::env::Env;
 use super::fault::Fault;
 use super::hand_out::Round;
-use super::inbox::{Command, Decided, GATHER_FOR, LINGER_FOR, Wanted, answer};
+use super::inbox::{Command, Decided, answer};
 use super::shared::Shared;
 use super::sql::contradiction;
 use super::store::Store;
@@ -39,18 +39,8 @@ use open::{Landing, Open};
 use scrub::Scrub;
 use syncer::Syncer;
 
-/// While a commit is synced, the writer goes on when so many commands wait; with fewer it waits for the
-/// sync's end, as waking costs more than they do.
-const WORTH_WAKING: usize = 16;
-/// The longest wait of an idle writer.
-const IDLE: Duration = Duration::from_secs(10);
-/// The longest wait while a gate may become due: wall time can jump.
-const GATED: Duration = Duration::from_secs(1);
 /// Which opening the first one is.
 pub(super) const FIRST_EPOCH: u64 = 1;
-
-/// Between two steps of an erasure that others may come between.
-const SCRUB_EVERY: Duration = Duration::from_millis(1);
 
 /// The writer's state.
 pub(super) struct Writer {
@@ -91,6 +81,8 @@ pub(super) struct Writer {
     is_stirred: bool,
     /// `stats.oldest` is as of the last commit.
     is_oldest_known: bool,
+    /// How many events the last commit appended; 0 if the last turn had nothing to do.
+    last_appended: usize,
     /// Bytes that may still be written, about, before the WAL is looked at.
     wal_room: u64,
     /// Keeps other processes out until the thread ends.
@@ -150,6 +142,7 @@ impl Writer {
             is_busy: true,
             is_stirred: true,
             is_oldest_known: false,
+            last_appended: 0,
             wal_room: 0,
             lock,
         };
@@ -180,50 +173,6 @@ impl Writer {
         }
     }
 
-    /// What there is to wait for.
-    fn wanted(&mut self) -> Wanted {
-        let is_syncing = self.syncer.since().is_some();
-        let store = self.store.as_ref();
-        let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
-        let company =
-            match store {
-                Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
-                    if store.someone_waits() { GATHER_FOR } else { LINGER_FOR }
-                }
-                _ => Duration::ZERO,
-            };
-        let commands = if is_syncing && !company.is_zero() { WORTH_WAKING } else { 1 };
-        let claims = is_urgent || store.is_some_and(Store::can_hand_out);
-        let expects = self.stats.in_flight > 0 && !company.is_zero();
-        Wanted { commands, claims, company, expects, within: self.patience() }
-    }
-
-    /// How long there is nothing to do unless someone asks.
-    fn patience(&mut self) -> Duration {
-        let now = self.env.clock.instant();
-        let Some(store) = &mut self.store else {
-            return self.reopen.at.saturating_duration_since(now).clamp(Duration::from_millis(1), IDLE);
-        };
-        let wants_more = !self.claims.is_empty() && store.recovery.is_none() && store.can_read();
-        if !self.jobs.is_empty() || store.recovery.is_some() || store.queue.is_urgent() || wants_more {
-            return Duration::ZERO;
-        }
-        if !self.scrubs.is_empty() {
-            return SCRUB_EVERY;
-        }
-        let mut patience = IDLE;
-        if self.is_stirred || self.has_chores {
-            patience = patience.min(self.chores_at.saturating_duration_since(now)).max(Duration::from_millis(1));
-        }
-        if store.books.gates > 0 && !self.claims.is_empty() {
-            let pace = store.pace.now(self.env.clock.now(), now);
-            let due = store.sql.next_due(pace).ok().flatten();
-            let wait = due.map_or(GATED, |due| due.since(pace));
-            patience = patience.min(wait.clamp(Duration::from_millis(1), GATED));
-        }
-        patience
-    }
-
     /// Sets claims, decisions and the close aside; what is left goes into the transaction.
     fn sort(&mut self) -> Vec<Command> {
         let mut work = std::mem::take(&mut self.work);
@@ -242,6 +191,7 @@ impl Writer {
 
     /// One turn of the loop.
     fn turn(&mut self, mut work: Vec<Command>) {
+        self.last_appended = 0;
         if let Err(fault) = self.land_synced(false) {
             self.fail(&fault);
         }

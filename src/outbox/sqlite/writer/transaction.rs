@@ -124,6 +124,7 @@ impl Writer {
     /// Memory follows a commit: what ended leaves the queue, what is new enters it.
     fn land(&mut self, durable: Result<(), Fault>) -> Result<(), Fault> {
         let Some(mut landing) = self.landing.take() else { return durable };
+        self.last_appended = landing.appended.len();
         let metrics = &self.env.metrics;
         let took = self.env.clock.instant().saturating_duration_since(landing.started);
         metrics.outbox_commit.observe(took.as_secs_f64());

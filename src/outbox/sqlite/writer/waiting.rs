@@ -1,0 +1,78 @@
+//! What the writer waits for, and how long.
+
+use std::time::Duration;
+
+use super::Writer;
+use crate::outbox::sqlite::inbox::{GATHER_FOR, LINGER_FOR, Wanted};
+use crate::outbox::sqlite::store::Store;
+
+/// While a commit is synced, the writer goes on when so many commands wait; with fewer it waits for the
+/// sync's end, as waking costs more than they do.
+pub(super) const WORTH_WAKING: usize = 16;
+/// The longest wait of an idle writer.
+const IDLE: Duration = Duration::from_secs(10);
+/// The longest wait while a gate may become due: wall time can jump.
+const GATED: Duration = Duration::from_secs(1);
+/// Between two steps of an erasure that others may come between.
+const SCRUB_EVERY: Duration = Duration::from_millis(1);
+/// While events are being sent, a commit after one that appended so many …
+pub(super) const MANY: usize = 8;
+/// … grows to so many commands, or for so long: counts, inner pages and the like are written once a commit, and are as much
+/// as its events are. (Where nothing is sent beside them, more syncs are worth more to callers.)
+pub(super) const WORTH_A_COMMIT: usize = 32;
+pub(super) const GROWS_FOR: Duration = Duration::from_micros(300);
+
+impl Writer {
+    /// What there is to wait for.
+    pub(super) fn wanted(&mut self) -> Wanted {
+        let is_syncing = self.syncer.since().is_some();
+        let store = self.store.as_ref();
+        let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
+        let company =
+            match store {
+                Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
+                    if store.someone_waits() { GATHER_FOR } else { LINGER_FOR }
+                }
+                _ => Duration::ZERO,
+            };
+        let claims = is_urgent || store.is_some_and(Store::can_hand_out);
+        let expects = self.stats.in_flight > 0 && !company.is_zero();
+        let (commands, longest) = if is_syncing && !company.is_zero() {
+            (WORTH_WAKING, IDLE)
+        } else if expects && self.last_appended >= MANY {
+            (WORTH_A_COMMIT, GROWS_FOR)
+        } else {
+            (1, IDLE)
+        };
+        Wanted { commands, claims, company, expects, within: self.patience().min(longest) }
+    }
+
+    /// How long there is nothing to do unless someone asks.
+    fn patience(&mut self) -> Duration {
+        let now = self.env.clock.instant();
+        let Some(store) = &mut self.store else {
+            return self.reopen.at.saturating_duration_since(now).clamp(Duration::from_millis(1), IDLE);
+        };
+        let wants_more = !self.claims.is_empty() && store.recovery.is_none() && store.can_read();
+        if !self.jobs.is_empty() || store.recovery.is_some() || store.queue.is_urgent() || wants_more {
+            return Duration::ZERO;
+        }
+        if !self.scrubs.is_empty() {
+            return SCRUB_EVERY;
+        }
+        let mut patience = IDLE;
+        if self.is_stirred || self.has_chores {
+            patience = patience.min(self.chores_at.saturating_duration_since(now)).max(Duration::from_millis(1));
+        }
+        if store.books.gates > 0 && !self.claims.is_empty() {
+            let pace = store.pace.now(self.env.clock.now(), now);
+            let due = store.sql.next_due(pace).ok().flatten();
+            let wait = due.map_or(GATED, |due| due.since(pace));
+            patience = patience.min(wait.clamp(Duration::from_millis(1), GATED));
+        }
+        patience
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -58,10 +58,10 @@ where
     let paces = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let wish = head.headers.get(RETRY_AFTER).filter(|_| paces).and_then(|value| value.to_str().ok());
     // Both dates are of one clock then, and ours may be wrong.
-    let now = skew::date(&head.headers).unwrap_or(now);
+    let wait = |wish| retry_after::parse(wish, skew::date(&head.headers).unwrap_or(now));
     Ok(Answer {
         status: head.status,
-        retry_after: wish.and_then(|value| retry_after::parse(value, now)),
+        retry_after: wish.and_then(wait),
         request_id: request_id(&head.headers),
         content_type: head.headers.get(CONTENT_TYPE).cloned(),
         content_encoding: head.headers.get(CONTENT_ENCODING).cloned(),

@@ -185,9 +185,20 @@ mod tests {
         assert_eq!(CODES, codes[..]);
         let words = crc32c::crc32c(WORDS.join("\n").as_bytes());
         assert_eq!((WORDS.len(), words), (40, 1_726_066_630));
-        let body = r#"{"eventName":"ReferralUpdated","payload":{"ucc":"u-1","newUserId":"n-1"},"context":{"event":{"trigger":"new-signup"},"newUser":{"id":"n-1"}}}"#;
-        let stored = b"\x01u-1\x0b\x1d\x05n-1\x0e\x11\x03\x17\x03\xfd\x05\x1f\x0e\x1e\x03\x1b\x05n-1\x0f}";
-        assert_eq!((&*packed(body.as_bytes()), unpacked(stored)), (&stored[..], body.into()));
+        let cases: [(&[u8], &str); 2] = [
+            (
+                b"\x01u-1\x0b\x1d\x05n-1\x0e\x11\x03\x17\x03\xfd\x05\x1f\x0e\x1e\x03\x1b\x05n-1\x0f}",
+                r#"u-1","newUserId":"n-1"},"context":{"event":{"trigger":"new-signup"},"newUser":{"id":"n-1"}}}"#,
+            ),
+            // Words within a text are not looked for.
+            (
+                b"\x01u-1\x0b\x1d\x05my event id\x0b\xf6\x071,\"\x12\x05EUR\x0e\x11\x07{}}",
+                r#"u-1","newUserId":"my event id","price":1,"currency":"EUR"},"context":{}}"#,
+            ),
+        ];
+        for (stored, body) in cases.map(|(stored, rest)| (stored, format!("{HEAD}{rest}"))) {
+            assert_eq!((&*packed(body.as_bytes()), unpacked(stored)), (stored, body.clone().into()));
+        }
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(super) struct Writer {
     is_oldest_known: bool,
     /// How many events the last commit appended; 0 if the last turn had nothing to do.
     last_appended: usize,
+    /// How many commits have settled nothing since one did.
+    without_settles: u32,
     /// Bytes that may still be written, about, before the WAL is looked at.
     wal_room: u64,
     /// Keeps other processes out until the thread ends.
@@ -143,6 +145,7 @@ impl Writer {
             is_stirred: true,
             is_oldest_known: false,
             last_appended: 0,
+            without_settles: u32::MAX,
             wal_room: 0,
             lock,
         };

@@ -125,6 +125,7 @@ impl Writer {
     fn land(&mut self, durable: Result<(), Fault>) -> Result<(), Fault> {
         let Some(mut landing) = self.landing.take() else { return durable };
         self.last_appended = landing.appended.len();
+        self.without_settles = if landing.flights.is_empty() { self.without_settles.saturating_add(1) } else { 0 };
         let metrics = &self.env.metrics;
         let took = self.env.clock.instant().saturating_duration_since(landing.started);
         metrics.outbox_commit.observe(took.as_secs_f64());

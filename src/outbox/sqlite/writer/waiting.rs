@@ -15,10 +15,11 @@ const IDLE: Duration = Duration::from_secs(10);
 const GATED: Duration = Duration::from_secs(1);
 /// Between two steps of an erasure that others may come between.
 const SCRUB_EVERY: Duration = Duration::from_millis(1);
-/// While events are being sent, a commit after one that appended so many …
+/// Where one of so many commits settled something, a commit after one that appended so many …
+pub(super) const LATELY: u32 = 16;
 pub(super) const MANY: usize = 8;
 /// … grows to so many commands, or for so long: counts, inner pages and the like are written once a commit, and are as much
-/// as its events are. (Where nothing is sent beside them, more syncs are worth more to callers.)
+/// as its events are. (Where nothing is delivered beside them, more syncs are worth more to callers.)
 pub(super) const WORTH_A_COMMIT: usize = 32;
 pub(super) const GROWS_FOR: Duration = Duration::from_micros(300);
 
@@ -39,7 +40,7 @@ impl Writer {
         let expects = self.stats.in_flight > 0 && !company.is_zero();
         let (commands, longest) = if is_syncing && !company.is_zero() {
             (WORTH_WAKING, IDLE)
-        } else if expects && self.last_appended >= MANY {
+        } else if !company.is_zero() && self.without_settles < LATELY && self.last_appended >= MANY {
             (WORTH_A_COMMIT, GROWS_FOR)
         } else {
             (1, IDLE)

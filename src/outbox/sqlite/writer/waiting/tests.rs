@@ -11,7 +11,7 @@ use crate::outbox::sqlite::recovery::Recovery;
 use crate::outbox::sqlite::row::Gate;
 use crate::outbox::sqlite::testing::Bench;
 use crate::outbox::sqlite::writer::testing::Rig;
-use crate::outbox::{Filter, Selection};
+use crate::outbox::{Filter, Outcome, Selection};
 
 /// As another process left it: a copy is under way.
 fn recover(rig: &mut Rig) {
@@ -153,19 +153,25 @@ fn a_writer_waits_for_the_next_gate_if_somebody_wants_events_and_at_most_a_secon
 }
 
 #[test]
-fn while_events_are_sent_the_commit_after_a_large_one_is_let_grow_for_a_moment_and_otherwise_none() {
-    let mut rig = Rig::new(Bench::with(&[], 0));
-    let of = |rig: &mut Rig, users: usize, in_flight| {
-        let (append, _answer) = rig.append(&["a"].repeat(users), 10);
+fn while_events_are_settled_the_commit_after_a_large_one_is_let_grow_for_a_moment_and_otherwise_none() {
+    let mut rig = Rig::new(Bench::with(&["a"], 10));
+    let after = |rig: &mut Rig, users: usize| {
+        let (append, _answer) = rig.append(&["b"].repeat(users), 10);
         rig.turn([append]);
-        rig.writer.stats.in_flight = in_flight;
         let wanted = rig.writer.wanted();
         (wanted.commands, wanted.within == GROWS_FOR)
     };
-    assert_eq!(of(&mut rig, MANY, 1), (WORTH_A_COMMIT, true));
-    assert_eq!(of(&mut rig, MANY, 0), (1, false), "nothing is being sent");
-    assert_eq!(of(&mut rig, MANY - 1, 1), (1, false));
-    assert_eq!(of(&mut rig, MANY, 1), (WORTH_A_COMMIT, true));
+    assert_eq!(after(&mut rig, MANY), (1, false), "nothing was settled");
+    let (claim, mut claimed) = Rig::claim(1);
+    rig.turn([claim]);
+    let (settle, _answer) = Rig::settle(claimed.try_recv().unwrap().remove(0), Outcome::Release);
+    rig.turn([settle]);
+    assert_eq!(after(&mut rig, MANY - 1), (1, false));
+    assert_eq!(after(&mut rig, MANY), (WORTH_A_COMMIT, true));
     rig.writer.turn(Vec::new());
     assert_eq!(rig.writer.wanted().commands, 1, "nothing came in that moment");
+    for _ in 3..LATELY {
+        assert_eq!(after(&mut rig, MANY), (WORTH_A_COMMIT, true));
+    }
+    assert_eq!(after(&mut rig, MANY), (1, false), "long ago");
 }

@@ -81,8 +81,8 @@ pub(super) struct Writer {
     is_stirred: bool,
     /// `stats.oldest` is as of the last commit.
     is_oldest_known: bool,
-    /// How many events the last commit appended; 0 if the last turn had nothing to do.
-    last_appended: usize,
+    /// How many callers the last commit appended for; 0 if the last turn had nothing to do.
+    last_appends: usize,
     /// How many commits have settled nothing since one did.
     without_settles: u32,
     /// Bytes that may still be written, about, before the WAL is looked at.
@@ -144,7 +144,7 @@ impl Writer {
             is_busy: true,
             is_stirred: true,
             is_oldest_known: false,
-            last_appended: 0,
+            last_appends: 0,
             without_settles: u32::MAX,
             wal_room: 0,
             lock,
@@ -194,7 +194,7 @@ impl Writer {
 
     /// One turn of the loop.
     fn turn(&mut self, mut work: Vec<Command>) {
-        self.last_appended = 0;
+        self.last_appends = 0;
         if let Err(fault) = self.land_synced(false) {
             self.fail(&fault);
         }

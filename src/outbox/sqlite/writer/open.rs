@@ -34,6 +34,8 @@ pub(super) struct Landing {
     pub(super) books: Books,
     /// How many events it appended or settled.
     pub(super) events: usize,
+    /// How many callers it appended for.
+    pub(super) appends: usize,
     /// When its commit began.
     pub(super) started: Instant,
 }
@@ -106,11 +108,13 @@ impl Open {
             counts: std::mem::take(&mut store.counts),
             books: store.books,
             events: self.commands.iter().map(events_of).sum(),
+            appends: 0,
             started,
         };
         let answers = self.commands.into_iter().zip(self.effects).filter_map(|(command, effect)| {
             Some(match (command, effect) {
                 (Command::Append { batch, reply, .. }, Effect::Appended(receipt)) => {
+                    landing.appends += 1;
                     // What is answered again was stored before.
                     let stored = batch.events.into_iter().filter(|_| receipt.replayed.is_none());
                     let ids = receipt.ids.iter().copied();

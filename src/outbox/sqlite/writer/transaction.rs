@@ -124,7 +124,7 @@ impl Writer {
     /// Memory follows a commit: what ended leaves the queue, what is new enters it.
     fn land(&mut self, durable: Result<(), Fault>) -> Result<(), Fault> {
         let Some(mut landing) = self.landing.take() else { return durable };
-        self.last_appended = landing.appended.len();
+        self.last_appends = landing.appends;
         self.without_settles = if landing.flights.is_empty() { self.without_settles.saturating_add(1) } else { 0 };
         let metrics = &self.env.metrics;
         let took = self.env.clock.instant().saturating_duration_since(landing.started);

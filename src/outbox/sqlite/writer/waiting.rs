@@ -15,7 +15,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const GATED: Duration = Duration::from_secs(1);
 /// Between two steps of an erasure that others may come between.
 const SCRUB_EVERY: Duration = Duration::from_millis(1);
-/// Where one of so many commits settled something, a commit after one that appended so many …
+/// Where one of so many commits settled something, a commit after one that appended for so many callers …
 pub(super) const LATELY: u32 = 16;
 pub(super) const MANY: usize = 8;
 /// … grows to so many commands, or for so long: counts, inner pages and the like are written once a commit, and are as much
@@ -40,7 +40,7 @@ impl Writer {
         let expects = self.stats.in_flight > 0 && !company.is_zero();
         let (commands, longest) = if is_syncing && !company.is_zero() {
             (WORTH_WAKING, IDLE)
-        } else if !company.is_zero() && self.without_settles < LATELY && self.last_appended >= MANY {
+        } else if !company.is_zero() && self.without_settles < LATELY && self.last_appends >= MANY {
             (WORTH_A_COMMIT, GROWS_FOR)
         } else {
             (1, IDLE)

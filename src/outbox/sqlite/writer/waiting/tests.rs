@@ -155,9 +155,9 @@ fn a_writer_waits_for_the_next_gate_if_somebody_wants_events_and_at_most_a_secon
 #[test]
 fn while_events_are_settled_the_commit_after_a_large_one_is_let_grow_for_a_moment_and_otherwise_none() {
     let mut rig = Rig::new(Bench::with(&["a"], 10));
-    let after = |rig: &mut Rig, users: usize| {
-        let (append, _answer) = rig.append(&["b"].repeat(users), 10);
-        rig.turn([append]);
+    let after = |rig: &mut Rig, callers: usize| {
+        let appends: Vec<_> = (0..callers).map(|_| rig.append(&["b"], 10).0).collect();
+        rig.turn(appends);
         let wanted = rig.writer.wanted();
         (wanted.commands, wanted.within == GROWS_FOR)
     };
@@ -170,7 +170,10 @@ fn while_events_are_settled_the_commit_after_a_large_one_is_let_grow_for_a_momen
     assert_eq!(after(&mut rig, MANY), (WORTH_A_COMMIT, true));
     rig.writer.turn(Vec::new());
     assert_eq!(rig.writer.wanted().commands, 1, "nothing came in that moment");
-    for _ in 3..LATELY {
+    let (batch, _answer) = rig.append(&["b"].repeat(MANY), 10);
+    rig.turn([batch]);
+    assert_eq!(rig.writer.wanted().commands, 1, "one caller alone brings no more");
+    for _ in 4..LATELY {
         assert_eq!(after(&mut rig, MANY), (WORTH_A_COMMIT, true));
     }
     assert_eq!(after(&mut rig, MANY), (1, false), "long ago");

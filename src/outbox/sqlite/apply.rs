@@ -311,16 +311,13 @@ impl Store {
     /// Forgets what was remembered long enough; as much as `delivered` adds, and a little more.
     pub(super) fn forget(&mut self, env: &Env, delivered: u64, has_work: bool) -> Result<(), Fault> {
         let now = env.clock.now();
-        let (remember, remember_max) = (env.settings.remember, env.settings.remember_max);
-        let late = if has_work { remember / PATIENCE } else { Duration::ZERO };
-        let many = if has_work { TRIM.min(remember_max / u64::from(PATIENCE)) } else { 0 };
-        let excess = self.books.done.saturating_sub(remember_max);
-        if excess > many {
-            let count = excess.min(delivered + TRIM);
-            self.books.done = self.books.done.saturating_sub(self.sql.trim_done(count)?);
+        if self.has_too_many(env, has_work) {
+            let excess = self.books.done - env.settings.remember_max;
+            let trimmed = self.sql.trim_done(excess.min(delivered + TRIM))?;
+            self.books.done = self.books.done.saturating_sub(trimmed);
         }
-        if self.has_outlived(env, late)? {
-            let old = self.sql.trim_done_until(now.minus(remember), delivered + TRIM)?;
+        if self.has_outlived(env, has_work)? {
+            let old = self.sql.trim_done_until(now.minus(env.settings.remember), delivered + TRIM)?;
             self.books.done = self.books.done.saturating_sub(old);
         }
         self.discard_expired(env, now)?;
@@ -339,23 +336,29 @@ impl Store {
         if self.books.key_bytes == 0 { Ok(None) } else { Ok(self.sql.oldest_key()?) }
     }
 
-    /// Whether the first delivered event has been remembered so much longer than it should.
-    fn has_outlived(&self, env: &Env, late: Duration) -> Result<bool, Fault> {
+    /// Whether more delivered events are remembered than may be, somewhat more while there is other work.
+    fn has_too_many(&self, env: &Env, has_work: bool) -> bool {
+        let max = env.settings.remember_max;
+        let more = if has_work { TRIM.min(max / u64::from(PATIENCE)) } else { 0 };
+        self.books.done.saturating_sub(max) > more
+    }
+
+    /// Whether the first delivered event has been remembered longer than it may be, somewhat longer while there is other
+    /// work.
+    fn has_outlived(&self, env: &Env, has_work: bool) -> Result<bool, Fault> {
         if self.books.done == 0 {
             return Ok(false);
         }
+        let longer = if has_work { env.settings.remember / PATIENCE } else { Duration::ZERO };
         let first = self.sql.first_done_at()?;
-        Ok(first.is_some_and(|at| env.clock.now().since(at) >= env.settings.remember + late))
+        Ok(first.is_some_and(|at| env.clock.now().since(at) >= env.settings.remember + longer))
     }
 
     /// Whether there is something to forget.
-    pub(super) fn has_chores(&self, env: &Env) -> Result<bool, Fault> {
+    pub(super) fn has_chores(&self, env: &Env, has_work: bool) -> Result<bool, Fault> {
         let old_key =
             self.oldest_key()?.is_some_and(|(_, at, _)| env.clock.now().since(at) >= env.settings.key_remember);
-        Ok(old_key
-            || self.has_expired(env)?
-            || self.books.done > env.settings.remember_max
-            || self.has_outlived(env, Duration::ZERO)?)
+        Ok(old_key || self.has_expired(env)? || self.has_too_many(env, has_work) || self.has_outlived(env, has_work)?)
     }
 }
 

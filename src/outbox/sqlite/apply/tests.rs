@@ -57,8 +57,10 @@ fn remembered_after(secs: u64, done: u64, remember_max: u64, has_work: bool) -> 
         bench.store.sql.insert_done(EventId::new(done_at, seq, 0), done_at, 1, None).unwrap();
     }
     bench.store.books.done = done;
+    let has_chores = bench.store.has_chores(&bench.env, has_work).unwrap_or_else(|_| panic!("looks"));
     bench.store.forget(&bench.env, 0, has_work).unwrap_or_else(|_| panic!("forgets"));
     bench.store.sql.commit().unwrap();
+    assert_eq!(has_chores, bench.store.books.done < done, "what is forgotten was a chore");
     bench.store.books.done
 }
 

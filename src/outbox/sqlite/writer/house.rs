@@ -68,7 +68,7 @@ impl Writer {
         let Some(store) = self.store.as_mut().filter(|_| now >= self.chores_at) else { return Ok(()) };
         let is_idle = !std::mem::take(&mut self.is_busy);
         store.look_at_gates()?;
-        self.has_chores = store.has_chores(&self.env)?;
+        self.has_chores = store.has_chores(&self.env, !is_idle)?;
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };
         if vacuums {
             self.give_back(VACUUM_PAGES)?;

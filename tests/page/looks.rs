@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::browser::Browser;
 use crate::dead_letters::{TOKEN, give_token, refused, with_token};
 use crate::load::event;
-use crate::relay::PATIENCE;
+use crate::relay::{PATIENCE, Setup};
 use crate::upstream::Upstream;
 
 /// Texts whose colour is too near to what is behind them (WCAG 2, AA), as `text: ratio`. Disabled buttons may be pale.
@@ -145,7 +145,10 @@ fn a_revealed_event_is_shown_as_it_is_sent_to_the_last_digit() {
 fn the_listing_is_narrowed_by_state_and_reason_and_a_full_last_page_is_the_last() {
     let Some(browser) = Browser::start() else { return };
     let upstream = Upstream::start();
-    let (_setup, relay) = with_token(&upstream);
+    let mut setup = Setup::new(&upstream.base_url());
+    // So that it is not being tried again when it is looked for.
+    setup.set("FORWARD__BACKOFF_MIN", "5m");
+    let relay = setup.start();
     refused(&upstream, &relay, &["a", "b"], 50);
     upstream
         .fault(r#"[{"path":"/events","user":"stuck","status":500},{"path":"/events","user":"other","status":422}]"#);
@@ -154,6 +157,7 @@ fn the_listing_is_narrowed_by_state_and_reason_and_a_full_last_page_is_the_last(
     }
     browser.open(relay.admin);
     browser.until_says("#groups", "http_422");
+    browser.until_says("main", "1 retrying");
     browser.click("#by-state option[value=retrying]");
     browser.until_count("#listing tbody tr", 1);
     browser.until_says("#listing", "http_5xx");

@@ -178,7 +178,8 @@ async fn flip(is_checkpointed: bool, name: &str, may_be_cut: bool) -> Seen {
     let sample = sample(is_checkpointed).await;
     assert_eq!(sample.ledger.undelivered() as usize, sample.waiting.len());
     let mut seen = Seen::default();
-    for seed in 0..rounds {
+    // In the last one the search for where a step of reading begins ends beyond rows that are there.
+    for seed in (0..rounds).chain([381]) {
         let mut files = sample.files.clone();
         let is_cut = damage(files.get_mut(name).unwrap(), &mut fastrand::Rng::with_seed(seed));
         println!("{name}: seed {seed}");

@@ -174,8 +174,8 @@ impl Store {
             rows.push(row);
             bytes < room
         })?;
-        // What lies behind such a number would never be read.
-        if is_beyond || self.lands_too_far(rows.first().map(|row| row.seq))? {
+        if is_beyond {
+            // What lies behind such a number would never be read.
             return Err(contradiction().into());
         }
         let read_all = is_end || (count < SLICE && bytes < room);
@@ -194,15 +194,6 @@ impl Store {
             self.queue.cursor = end;
         }
         Ok(())
-    }
-
-    /// Whether rows lie between the cursor and the first that was found: in a damaged page the search for a number can
-    /// end beyond it.
-    fn lands_too_far(&self, first: Option<u64>) -> Result<bool, Fault> {
-        let Some(first) = first.filter(|first| *first > self.queue.cursor) else { return Ok(false) };
-        let mut before = None;
-        self.sql.events_down_from(first - 1, 1, |row| before = Some(row.seq))?;
-        Ok(before.is_some_and(|before| before >= self.queue.cursor))
     }
 
     /// Events that were just committed go straight to the window, if everything before them was read.

@@ -106,9 +106,24 @@ impl Sql {
     /// Reads events in sequence, from `seq` on, at most `limit`, until `each` says stop.
     ///
     /// # Errors
-    /// See [`in_order`].
-    pub(in super::super) fn events_in_order(&self, seq: u64, limit: u64, each: impl FnMut(Row) -> bool) -> Result<u64> {
-        in_order(seq, |row: &Row| row.seq, each, |take| self.events_from(seq, limit, take))
+    /// See [`in_order`]. Also an error if the first of them is not the first there is: in a damaged page the search for
+    /// `seq` can end beyond it.
+    pub(in super::super) fn events_in_order(
+        &self,
+        seq: u64,
+        limit: u64,
+        mut each: impl FnMut(Row) -> bool,
+    ) -> Result<u64> {
+        let mut first = None;
+        let note = |row: Row| {
+            first.get_or_insert(row.seq);
+            each(row)
+        };
+        let count = in_order(seq, |row: &Row| row.seq, note, |take| self.events_from(seq, limit, take))?;
+        let Some(first) = first.filter(|first| *first > seq) else { return Ok(count) };
+        let mut before = None;
+        self.events_down_from(first - 1, 1, |row| before = Some(row.seq))?;
+        if before.is_some_and(|before| before >= seq) { Err(contradiction()) } else { Ok(count) }
     }
 
     /// The same as they lie, in whatever sequence; for what is known to be damaged.

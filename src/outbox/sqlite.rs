@@ -87,9 +87,9 @@ pub struct Settings {
     /// Preallocated, given up when the disk is full so that deliveries can still be recorded; at most
     /// an eighth of the volume.
     pub reserve: u64,
-    /// How long a delivered event is remembered.
+    /// How long a delivered event is remembered; a sixty-fourth longer while there is other work.
     pub remember: Duration,
-    /// How many delivered events are remembered.
+    /// How many delivered events are remembered; up to 256 more while there is other work.
     pub remember_max: u64,
     /// Dead letters are discarded so long after they died; `None` keeps them until an operator decides.
     pub dead_max_age: Option<Duration>,

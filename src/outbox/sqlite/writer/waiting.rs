@@ -37,10 +37,11 @@ impl Writer {
                 _ => Duration::ZERO,
             };
         let claims = is_urgent || store.is_some_and(Store::can_hand_out);
-        let expects = self.stats.in_flight > 0 && !company.is_zero();
-        let (commands, longest) = if is_syncing && !company.is_zero() {
+        let is_calm = !company.is_zero();
+        let expects = self.stats.in_flight > 0 && is_calm;
+        let (commands, longest) = if is_syncing && is_calm {
             (WORTH_WAKING, IDLE)
-        } else if !company.is_zero() && self.without_settles < LATELY && self.last_appends >= MANY {
+        } else if is_calm && self.without_settles < LATELY && self.last_appends >= MANY {
             (WORTH_A_COMMIT, GROWS_FOR)
         } else {
             (1, IDLE)

@@ -6,8 +6,11 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the integration binary, which uses all of it")]
 mod outbox_support;
 
+use std::sync::Arc;
+
 use cello_relay::outbox::{Batch, Outbox, Want};
 use outbox_support::{Fixture, delivered, event};
+use tokio::task::JoinSet;
 
 const EVENTS: usize = 1_000_000;
 const BATCH: usize = 10_000;
@@ -41,15 +44,20 @@ async fn a_million_waiting_events_take_no_more_memory_than_a_few_and_are_not_rea
     drop(store);
 
     let read = own("io", "rchar:");
-    let store = fixture.open();
+    let store = Arc::new(fixture.open());
     let read = own("io", "rchar:") - read;
     assert_eq!(store.stats().ledger.undelivered(), EVENTS as u64);
     // The WAL that a crash left (4 MiB at most) and a few pages.
     assert!(read < 5 * 1024 * 1024, "opening read {read} bytes of a file that grows with what waits");
 
     for _ in 0..200 {
+        let mut settles = JoinSet::new();
         for claimed in store.claim(Want { max: 64, rotate: false }).await {
-            store.settle(claimed.lease, delivered()).await.unwrap();
+            let store = Arc::clone(&store);
+            settles.spawn(async move { store.settle(claimed.lease, delivered()).await });
+        }
+        for settled in settles.join_all().await {
+            settled.unwrap();
         }
     }
     let grown = resident_kib().saturating_sub(before);

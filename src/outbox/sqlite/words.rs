@@ -71,19 +71,62 @@ const CODES: [u8; WORDS.len()] = {
     codes
 };
 
-/// The word of each byte that stands for one.
-const MEANT: [Option<&[u8]>; 256] = {
+/// So many bytes are one number.
+const IN_A_NUMBER: usize = size_of::<u64>();
+
+/// A word, so that most are found and written in one step.
+#[derive(Clone, Copy)]
+struct Word {
+    text: &'static [u8],
+    code: u8,
+    /// Its first bytes in one number …
+    start: u64,
+    /// … and which bits of it are the word's.
+    mask: u64,
+}
+
+/// In the order of [`WORDS`].
+static TABLE: [Word; WORDS.len()] = {
+    let mut table = [Word { text: &[], code: 0, start: 0, mask: 0 }; WORDS.len()];
+    let mut n = 0;
+    while n < WORDS.len() {
+        let text = WORDS[n].as_bytes();
+        (table[n].text, table[n].code) = (text, CODES[n]);
+        let mut at = 0;
+        while at < text.len() && at < IN_A_NUMBER {
+            table[n].start |= (text[at] as u64) << (8 * at);
+            table[n].mask |= 0xFF << (8 * at);
+            at += 1;
+        }
+        n += 1;
+    }
+    table
+};
+
+/// Where in [`TABLE`] the word of a byte stands, if it stands for one.
+static MEANT: [Option<u8>; 256] = {
     let mut meant = [None; 256];
     let mut n = 0;
     while n < WORDS.len() {
-        meant[CODES[n] as usize] = Some(WORDS[n].as_bytes());
+        meant[CODES[n] as usize] = Some(n as u8);
         n += 1;
     }
     meant
 };
 
-/// From where to where in [`WORDS`] those stand that begin with a byte.
-const BEGINNING: [(u8, u8); 256] = {
+/// How long a byte is when it is unpacked.
+static LENGTHS: [u8; 256] = {
+    let mut lengths = [1; 256];
+    let mut n = 0;
+    while n < WORDS.len() {
+        lengths[CODES[n] as usize] = WORDS[n].len() as u8;
+        n += 1;
+    }
+    lengths
+};
+
+/// From where to where in [`TABLE`] those stand that begin with a byte.
+static BEGINNING: [(u8, u8); 256] = {
     let mut beginning = [(0, 0); 256];
     let mut n = 1;
     while n < WORDS.len() {
@@ -104,9 +147,9 @@ pub(super) fn packed(body: &[u8]) -> Cow<'_, [u8]> {
     packed.push(CODES[0]);
     // Words begin at a quote, behind one, or behind another word.
     while let [first, behind @ ..] = rest {
-        if let Some((code, behind)) = word(rest) {
-            packed.push(code);
-            rest = behind;
+        if let Some(word) = word(*first, rest) {
+            packed.push(word.code);
+            rest = &rest[word.text.len()..];
             continue;
         }
         let text = if *first == b'"' { 0 } else { memchr(b'"', behind).unwrap_or(behind.len()) };
@@ -117,16 +160,21 @@ pub(super) fn packed(body: &[u8]) -> Cow<'_, [u8]> {
     if unpacked_len(&packed) == body.len() { Cow::Owned(packed) } else { Cow::Borrowed(body) }
 }
 
-/// The longest word that `text` begins with, and what is behind it.
-fn word(text: &[u8]) -> Option<(u8, &[u8])> {
-    let [first, second, ..] = text else { return None };
-    let (from, to) = BEGINNING[usize::from(*first)];
-    (usize::from(from)..usize::from(to)).find_map(|n| {
-        let word = WORDS[n].as_bytes();
-        // Most that begin alike differ here.
-        let behind = if word[1] == *second { text.strip_prefix(word) } else { None };
-        Some((CODES[n], behind?))
-    })
+/// The longest word that `text`, whose first byte is `first`, begins with.
+fn word(first: u8, text: &[u8]) -> Option<&'static Word> {
+    let (from, to) = BEGINNING[usize::from(first)];
+    if from == to {
+        return None;
+    }
+    let start = match text.first_chunk() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        // No word has a zero.
+        None => text.iter().rev().fold(0, |start, byte| start << 8 | u64::from(*byte)),
+    };
+    let begins = |word: &&Word| {
+        start & word.mask == word.start && (word.text.len() <= IN_A_NUMBER || text.starts_with(word.text))
+    };
+    TABLE[usize::from(from)..usize::from(to)].iter().find(begins)
 }
 
 /// The body that was stored. Bytes that were never stored so give anything, which the checksum shows.
@@ -134,14 +182,23 @@ pub(super) fn unpacked(stored: &[u8]) -> Vec<u8> {
     if !is_packed(stored) {
         return stored.to_vec();
     }
-    let mut body = Vec::with_capacity(unpacked_len(stored));
-    let mut rest = stored;
-    while let Some(plain) = rest.iter().position(|byte| MEANT[usize::from(*byte)].is_some()) {
-        body.extend_from_slice(&rest[..plain]);
-        body.extend_from_slice(MEANT[usize::from(rest[plain])].unwrap_or_default());
-        rest = &rest[plain + 1..];
+    let mut body = vec![0; unpacked_len(stored)];
+    let mut at = 0;
+    for byte in stored {
+        let rest = &mut body[at..];
+        let Some(n) = MEANT[usize::from(*byte)] else {
+            rest[0] = *byte;
+            at += 1;
+            continue;
+        };
+        let word = &TABLE[usize::from(n)];
+        match rest.first_chunk_mut() {
+            // What is too much of it is written over.
+            Some(start) if word.text.len() <= IN_A_NUMBER => *start = word.start.to_le_bytes(),
+            _ => rest[..word.text.len()].copy_from_slice(word.text),
+        }
+        at += word.text.len();
     }
-    body.extend_from_slice(rest);
     body
 }
 
@@ -150,7 +207,7 @@ fn unpacked_len(stored: &[u8]) -> usize {
     if !is_packed(stored) {
         return stored.len();
     }
-    stored.iter().map(|byte| MEANT[usize::from(*byte)].map_or(1, <[u8]>::len)).sum()
+    stored.iter().map(|byte| usize::from(LENGTHS[usize::from(*byte)])).sum()
 }
 
 fn is_packed(stored: &[u8]) -> bool {

@@ -12,6 +12,7 @@ pub use shutdown::{End, Shutdown, Signals};
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -236,12 +237,13 @@ impl App {
         &self.relay.bound
     }
 
-    /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended.
-    pub async fn run(self, signals: Signals) -> End {
+    /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended. `forwarding`: the runtime of what is
+    /// sent, this one or another.
+    pub async fn run(self, signals: Signals, forwarding: &Handle) -> End {
         let Self { forwarder, mut relay } = self;
         let (stop_ingest, stop_rest) = (watch::channel(false).0, watch::channel(false).0);
         let mut rest = JoinSet::new();
-        rest.spawn(forwarder.run());
+        rest.spawn_on(forwarder.run(), forwarding);
         let ingest = relay.serve(&mut rest, &stop_ingest, &stop_rest);
         relay.phase.send_replace(Phase::Serving);
         relay.log_start();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use super::exit::{Exit, Failure};
 use super::{output, run};
@@ -36,7 +37,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = run::runtime()?;
+    let runtime = run::one_thread("demo")?;
     let signals = runtime.block_on(async { Signals::install() })?;
     let dir = TempDir::with_prefix("cello-relay-demo-")?;
     runtime.block_on(async {
@@ -45,7 +46,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let bound = app.bound();
         let mut story = Story::new(&cello, bound.ingest_at.clone(), bound.ops_at.clone());
         let (ingest, admin) = (bound.ingest_at[0], bound.admin_at[0]);
-        let relay = tokio::spawn(app.run(signals));
+        let forwarding = Handle::current();
+        let relay = tokio::spawn(async move { app.run(signals, &forwarding).await });
         let told = story.tell().await;
         if args.once {
             return told;

@@ -14,25 +14,32 @@ use crate::metrics::Metrics;
 use crate::telemetry;
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
-    let runtime = runtime()?;
+    let runtime = one_thread("relay")?;
     // Before anything that takes time: as process 1 there is no default action on a signal.
     let signals = runtime.block_on(async { Signals::install() })?;
     let loaded = config::load(&context.sources)?;
     let metrics = Arc::new(Metrics::new());
     let log = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
     announce(&loaded);
+    let second = if has_two_cores() { Some(one_thread("forwarder")?) } else { None };
+    let forwarding = second.as_ref().unwrap_or(&runtime).handle();
     runtime.block_on(async {
         let app = app::build(loaded.settings, &loaded.hash, metrics, log)?;
-        app.run(signals).await;
+        app.run(signals, forwarding).await;
         Ok(())
     })
 }
 
-/// Two threads carry all of a sidecar's traffic; more would cost memory and gain nothing.
-pub(super) fn runtime() -> std::io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+/// A runtime of one thread. Two threads of one runtime wake each other for tasks that the first would have done by the
+/// time the other is awake.
+pub(super) fn one_thread(name: &str) -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(cores.min(2)).max_blocking_threads(4).enable_all().build()
+    builder.worker_threads(1).thread_name(name).max_blocking_threads(4).enable_all().build()
+}
+
+/// What is taken in and what is sent share nothing but the store: where there is room for it, each has a thread.
+fn has_two_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }
 
 impl From<StartError> for Failure {

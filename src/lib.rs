@@ -21,6 +21,12 @@
 //! A crash at any point loses nothing after step 4; between Cello's answer and the settle's commit it can
 //! make a duplicate, because Cello's API has no idempotency key.
 //!
+//! # Threads
+//!
+//! What is taken in has one (probes and control share it), what is sent another; on a single core both share one. More of
+//! them would wake each other for what one does sooner itself. The store has its own: one writer, one that syncs on a slow
+//! disk, one reader.
+//!
 //! # The map
 //!
 //! | module | what lives there |

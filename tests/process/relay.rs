@@ -93,13 +93,25 @@ impl Setup {
     /// The same under `strace`, which writes what concerns disk and sockets to `trace`. The relay is the child,
     /// the tracer stands aside (`-D`): signals reach the relay.
     pub(crate) fn start_traced(&self, trace: &Path) -> Relay {
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-f", "-y", "-s", "65536", "-o"]).arg(trace);
+        strace.args(["-e", "trace=pwrite64,pwritev,fsync,fdatasync,write,writev,sendto,sendmsg", "--"]);
+        self.start_by(strace)
+    }
+
+    /// The same on the first processor alone.
+    pub(crate) fn start_on_one_processor(&self) -> Relay {
+        let mut taskset = Command::new("taskset");
+        taskset.args(["--cpu-list", "0"]);
+        self.start_by(taskset)
+    }
+
+    /// `run`, started by a command that becomes what is behind its own arguments.
+    fn start_by(&self, mut starter: Command) -> Relay {
         let relay = self.command(&["run"]);
-        let mut command = Command::new("strace");
-        command.args(["-D", "-f", "-y", "-s", "65536", "-o"]).arg(trace);
-        command.args(["-e", "trace=pwrite64,pwritev,fsync,fdatasync,write,writev,sendto,sendmsg", "--"]);
-        command.arg(relay.get_program()).args(relay.get_args()).env_clear().envs(&self.environment);
-        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Relay::start(command)
+        starter.arg(relay.get_program()).args(relay.get_args()).env_clear().envs(&self.environment);
+        starter.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Relay::start(starter)
     }
 }
 

@@ -38,8 +38,8 @@ const FEW: usize = 8;
 
 /// Where answers are given.
 ///
-/// A task that is woken from outside of its runtime wakes a thread of it, and that one another. In a quiet runtime they
-/// sleep again before the next answer, so that a few are given by a task of the runtime; in a busy one they are awake.
+/// A task that is woken from outside of its runtime wakes its thread. In a quiet runtime that sleeps again before the next
+/// answer, so that a few are given by a task of the runtime; in a busy one it is awake.
 #[derive(Clone)]
 pub(super) struct Desk(Option<Handle>);
 

@@ -15,6 +15,7 @@
 
 mod apply;
 mod astray;
+mod bound;
 mod decide;
 mod env;
 mod erase;

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bound;
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
 use super::salvage::{Damage, Places, Salvage};
 use super::sql::Sql;
-use super::store::{META_UPSTREAM, check_version};
+use super::store::check_version;
 use super::volume::{Home, Lock};
 use super::{Settings, Sqlite};
 use crate::clock::SystemClock;
@@ -170,7 +171,7 @@ impl Offline {
     /// # Errors
     /// If that cannot be read.
     pub fn upstream(&self) -> Result<Option<String>, OpenError> {
-        self.sql.meta(META_UPSTREAM).map_err(|error| of_fault(&error.into()))
+        bound::base_url(&self.sql).map_err(|error| of_fault(&error.into()))
     }
 
     /// From now on its events are for `upstream`; durable on return.
@@ -181,7 +182,7 @@ impl Offline {
         let write = || {
             let sql = Sql::open(&self.file)?;
             sql.begin()?;
-            sql.set_meta(META_UPSTREAM, upstream)?;
+            bound::bind(&sql, upstream)?;
             sql.commit()
         };
         write().map_err(|error| OpenError::Io { doing: "write to the outbox", reason: Fault::from(error).text() })

@@ -6,12 +6,13 @@
 //! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
 //! starts it again.
 
+use super::bound::Bound;
 use super::env::Env;
 use super::fault::{Fault, OpenError};
 use super::row::{Books, Row, WholeDead};
 use super::salvage::overtaken_at;
 use super::sql::Sql;
-use super::store::{Failure, META_UPSTREAM, Store, check_version, random_first_seq, seq_after_damage};
+use super::store::{Failure, Store, check_version, random_first_seq, seq_after_damage};
 use crate::outbox::{Attempt, Ledger, may_be_counted, unsure_of};
 use crate::reason::Reason;
 
@@ -112,8 +113,8 @@ struct Peeked {
 
 fn peek(env: &Env, sql: &Sql) -> Peeked {
     let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
-    let is_ours = sql.meta(META_UPSTREAM).map_or(true, |bound| bound.is_none_or(|url| url == env.settings.upstream));
-    if !is_known || !is_ours {
+    let is_elsewhere = matches!(Bound::of(sql, &env.settings.upstream), Ok(Bound::Elsewhere(_)));
+    if !is_known || is_elsewhere {
         return Peeked::default();
     }
     let files = sql.meta(META_FILES).ok().flatten().map(|files| lines(&files)).unwrap_or_default();

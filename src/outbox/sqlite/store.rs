@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bound::{self, Bound};
 use super::env::Env;
 use super::fault::{Fault, OpenError};
 use super::gates::Gates;
@@ -16,8 +17,6 @@ use super::volume::Home;
 use crate::event::EventId;
 use crate::reason::Reason;
 
-/// The base URL the events are for.
-pub(super) const META_UPSTREAM: &str = "upstream";
 /// When the file was opened last: the synced test write of an opening.
 const META_OPENED: &str = "opened_ms";
 /// When a clock was set back while the relay was down, a gate waits so much longer at most.
@@ -92,7 +91,7 @@ impl Store {
         if books.next_seq == 0 {
             (books.next_seq, books.mark) = (first_seq, first_seq);
         }
-        bind(&sql, &books, &env.settings.upstream)?;
+        check_bound(&sql, &books, &env.settings.upstream)?;
         books.has_unsure = sql.has_unsure()?;
         let (now, instant) = (env.clock.now(), env.clock.instant());
         let recovery = Recovery::load(&sql)?;
@@ -142,7 +141,7 @@ impl Store {
         }
         // An erasure in a stopped relay's outbox knows of none, if none is bound.
         if !env.settings.upstream.is_empty() {
-            self.sql.set_meta(META_UPSTREAM, &env.settings.upstream)?;
+            bound::bind(&self.sql, &env.settings.upstream)?;
         }
         self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
         self.sql.write_books(&self.books)?;
@@ -234,10 +233,11 @@ pub(super) fn check_version(found: i64) -> Result<(), OpenError> {
 }
 
 /// Events accepted for one base URL never go to another.
-fn bind(sql: &Sql, books: &Books, configured: &str) -> Result<(), Failure> {
+fn check_bound(sql: &Sql, books: &Books, configured: &str) -> Result<(), Failure> {
     let (undelivered, dead) = (books.ledger.undelivered(), books.ledger.dead);
-    match sql.meta(META_UPSTREAM)? {
-        Some(bound) if bound != configured && undelivered + dead > 0 => {
+    match Bound::of(sql, configured)? {
+        Bound::Damaged => Err(contradiction().into()),
+        Bound::Elsewhere(bound) if undelivered + dead > 0 => {
             Err(OpenError::OtherUpstream { bound, configured: configured.to_owned(), undelivered, dead }.into())
         }
         _ => Ok(()),

@@ -41,10 +41,10 @@ fn a_file_that_holds_waiting_or_dead_events_stays_bound_to_their_base_url() {
     let bench = Bench::with(&[], 0);
     let binds = |undelivered: u64, dead: u64, configured: &str| {
         let ledger = Ledger { accepted: undelivered + dead, dead, ..Ledger::default() };
-        bind(&bench.store.sql, &Books { ledger, ..bench.store.books }, configured).is_err()
+        check_bound(&bench.store.sql, &Books { ledger, ..bench.store.books }, configured).is_err()
     };
     assert!(!binds(1, 1, "https://b.example"), "bound to none yet");
-    bench.store.sql.set_meta(META_UPSTREAM, "https://a.example").unwrap();
+    bound::bind(&bench.store.sql, "https://a.example").unwrap();
     assert!(!binds(1, 1, "https://a.example"));
     assert!(!binds(0, 0, "https://b.example"));
     for (undelivered, dead) in [(1, 0), (0, 1), (1, 1), (2, 3)] {

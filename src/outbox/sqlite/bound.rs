@@ -1,0 +1,89 @@
+//! The base URL that a file's events are for. Events accepted for one never go to another.
+//!
+//! A wrong byte makes another URL of it, and the relay would not start on its own file: so its checksum lies beside it.
+
+use rusqlite::Result;
+
+use super::sql::Sql;
+
+const UPSTREAM: &str = "upstream";
+const CHECKSUM: &str = "upstream_crc";
+
+/// What a file is bound to, as the one who asks sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The same base URL, or none.
+    Here,
+    /// Another one.
+    Elsewhere(String),
+    /// The same, and the file is damaged there.
+    Damaged,
+}
+
+impl Bound {
+    /// Whether a file's events are for `upstream`.
+    pub(super) fn of(sql: &Sql, upstream: &str) -> Result<Self> {
+        let Some(url) = base_url(sql)?.filter(|url| url != upstream) else { return Ok(Bound::Here) };
+        let is_damaged = sql.meta(CHECKSUM)?.is_some_and(|stored| stored == checksum(upstream));
+        Ok(if is_damaged { Bound::Damaged } else { Bound::Elsewhere(url) })
+    }
+}
+
+/// The base URL as it is in the file.
+pub(super) fn base_url(sql: &Sql) -> Result<Option<String>> {
+    sql.meta(UPSTREAM)
+}
+
+/// From now on the file's events are for `upstream`.
+pub(super) fn bind(sql: &Sql, upstream: &str) -> Result<()> {
+    sql.set_meta(UPSTREAM, upstream)?;
+    sql.set_meta(CHECKSUM, &checksum(upstream))
+}
+
+fn checksum(upstream: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(upstream.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::sqlite::testing::Bench;
+
+    const OURS: &str = "https://api.example";
+    const OTHERS: &str = "https://api.examlle";
+
+    #[test]
+    fn a_file_is_for_the_base_url_that_it_was_bound_to_last() {
+        let sql = Bench::with(&[], 0).store.sql;
+        for (bound, other) in [(OURS, OTHERS), (OTHERS, OURS)] {
+            bind(&sql, bound).unwrap();
+            assert_eq!(base_url(&sql).unwrap().as_deref(), Some(bound));
+            assert_eq!(Bound::of(&sql, bound).unwrap(), Bound::Here);
+            assert_eq!(Bound::of(&sql, other).unwrap(), Bound::Elsewhere(bound.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_base_url_that_became_another_one_by_a_wrong_byte_is_damage_and_no_other_base_url() {
+        let sql = Bench::with(&[], 0).store.sql;
+        bind(&sql, OURS).unwrap();
+        sql.set_meta(UPSTREAM, OTHERS).unwrap();
+        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Damaged);
+        assert_eq!(Bound::of(&sql, "https://third.example").unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
+        // A wrong checksum takes nothing from a base URL that is right.
+        bind(&sql, OURS).unwrap();
+        sql.set_meta(CHECKSUM, "0").unwrap();
+        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Here);
+    }
+
+    #[test]
+    fn a_file_that_was_bound_without_a_checksum_is_for_its_base_url_and_one_that_was_not_for_any() {
+        let sql = Bench::with(&[], 0).store.sql;
+        sql.forget_meta(CHECKSUM).unwrap();
+        sql.set_meta(UPSTREAM, OTHERS).unwrap();
+        assert_eq!(Bound::of(&sql, OTHERS).unwrap(), Bound::Here);
+        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
+        sql.forget_meta(UPSTREAM).unwrap();
+        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Here);
+    }
+}

@@ -250,6 +250,19 @@ async fn events_for_one_base_url_never_go_to_another() {
 }
 
 #[tokio::test]
+async fn a_wrong_byte_in_the_base_url_that_a_file_is_bound_to_costs_no_event() {
+    let fixture = Fixture::new();
+    append(&fixture.open(), &["a", "b"]).await;
+    let file = Connection::open(fixture.path("outbox.db")).unwrap();
+    file.execute("UPDATE meta SET value = 'https://api.examlle' WHERE key = 'upstream'", []).unwrap();
+    drop(file);
+    let store = fixture.open();
+    assert_eq!(store.stats().quarantined_files, 1);
+    let sent = deliver_all(&store).await;
+    assert_eq!((sent.len(), store.stats().ledger.lost), (2, 0));
+}
+
+#[tokio::test]
 async fn a_file_one_version_newer_opens_and_a_later_one_does_not() {
     let fixture = Fixture::new();
     drop(fixture.open());

@@ -53,6 +53,15 @@ fn a_file_that_holds_waiting_or_dead_events_stays_bound_to_their_base_url() {
 }
 
 #[test]
+fn a_file_whose_base_url_is_damaged_is_a_damaged_file_and_no_other_environments() {
+    let bench = Bench::with(&[], 0);
+    bound::bind(&bench.store.sql, "https://a.example").unwrap();
+    bench.store.sql.set_meta("upstream", "https://b.example").unwrap();
+    let refused = check_bound(&bench.store.sql, &bench.store.books, "https://a.example");
+    assert!(matches!(refused, Err(Failure::Fault(Fault::Damaged(_)))));
+}
+
+#[test]
 fn an_open_store_knows_from_memory_who_has_no_gate_and_how_large_its_file_is() {
     let mut bench = Bench::with(&["a"], 10);
     bench.gate("gated");

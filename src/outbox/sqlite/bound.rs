@@ -24,7 +24,8 @@ impl Bound {
     /// Whether a file's events are for `upstream`.
     pub(super) fn of(sql: &Sql, upstream: &str) -> Result<Self> {
         let Some(url) = base_url(sql)?.filter(|url| url != upstream) else { return Ok(Bound::Here) };
-        let is_damaged = sql.meta(CHECKSUM)?.is_some_and(|stored| stored == checksum(upstream));
+        // One that cannot be read says nothing: what may be for another environment is not sent to this one.
+        let is_damaged = sql.meta(CHECKSUM).is_ok_and(|stored| stored == Some(checksum(upstream)));
         Ok(if is_damaged { Bound::Damaged } else { Bound::Elsewhere(url) })
     }
 }
@@ -74,6 +75,16 @@ mod tests {
         bind(&sql, OURS).unwrap();
         sql.set_meta(CHECKSUM, "0").unwrap();
         assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Here);
+    }
+
+    #[test]
+    fn a_checksum_that_cannot_be_read_makes_no_other_base_url_ours() {
+        let bench = Bench::with(&[], 0);
+        bind(&bench.store.sql, OTHERS).unwrap();
+        let file = rusqlite::Connection::open(bench.env.home.database()).unwrap();
+        let sql = "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = ?";
+        assert_eq!(file.execute(sql, [CHECKSUM]).unwrap(), 1);
+        assert_eq!(Bound::of(&bench.store.sql, OURS).unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub(super) fn packed(body: &[u8]) -> Cow<'_, [u8]> {
     packed.push(CODES[0]);
     // Words begin at a quote, behind one, or behind another word.
     while let [first, behind @ ..] = rest {
-        if let Some(word) = word(*first, rest) {
+        if let Some(word) = word(rest) {
             packed.push(word.code);
             rest = &rest[word.text.len()..];
             continue;
@@ -160,9 +160,9 @@ pub(super) fn packed(body: &[u8]) -> Cow<'_, [u8]> {
     if unpacked_len(&packed) == body.len() { Cow::Owned(packed) } else { Cow::Borrowed(body) }
 }
 
-/// The longest word that `text`, whose first byte is `first`, begins with.
-fn word(first: u8, text: &[u8]) -> Option<&'static Word> {
-    let (from, to) = BEGINNING[usize::from(first)];
+/// The longest word that `text` begins with.
+fn word(text: &[u8]) -> Option<&'static Word> {
+    let (from, to) = BEGINNING[usize::from(*text.first()?)];
     if from == to {
         return None;
     }

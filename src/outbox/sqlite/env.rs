@@ -130,7 +130,7 @@ impl Env {
 
     /// Bytes of the outbox's capacity that are used.
     pub(super) fn used_bytes(&self, store: &Store) -> u64 {
-        store.live_pages * PAGE_BYTES + self.volume.wal_bytes + self.volume.reserve_bytes
+        store.live_pages * PAGE_BYTES + store.grown_bytes + self.volume.wal_bytes + self.volume.reserve_bytes
     }
 
     /// Whether a batch may be appended, after `added` bytes in the same transaction.

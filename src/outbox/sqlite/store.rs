@@ -19,6 +19,8 @@ use crate::reason::Reason;
 
 /// When the file was opened last: the synced test write of an opening.
 const META_OPENED: &str = "opened_ms";
+/// A file that has grown by less is not measured for that.
+const GROWS_UNMEASURED_BYTES: u64 = 64 << 10;
 /// When a clock was set back while the relay was down, a gate waits so much longer at most.
 const LONGEST_EXTRA_WAIT: Duration = Duration::from_secs(600);
 
@@ -53,10 +55,12 @@ pub(super) struct Store {
     pub(super) counts: Counts,
     /// Takes turns between gated users that are due and the others.
     pub(super) due_first: bool,
-    /// Pages in use, as of the last commit.
+    /// Pages in use, when they were counted last …
     pub(super) live_pages: u64,
-    /// Pages that could be given back, as of the last commit.
+    /// … and pages that could be given back.
     pub(super) free_pages: u64,
+    /// Bytes appended since then, about.
+    pub(super) grown_bytes: u64,
 }
 
 /// Why an opening came to nothing.
@@ -114,6 +118,7 @@ impl Store {
             due_first: true,
             live_pages: 0,
             free_pages: 0,
+            grown_bytes: 0,
         };
         // What an earlier process, or a connection whose sync failed, left in the WAL is made durable
         // before anything is built on it. The WAL keeps its blocks: on a full disk they are needed.
@@ -204,7 +209,15 @@ impl Store {
     /// Reads how large the file is.
     pub(super) fn measure(&mut self) -> Result<(), Fault> {
         (self.live_pages, self.free_pages) = self.sql.pages()?;
+        self.grown_bytes = 0;
         Ok(())
+    }
+
+    /// The file has only grown, by about `bytes`, which are added up. They are measured when they are many: SQLite
+    /// prepares that question anew each time, which takes as long as storing an event.
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Fault> {
+        self.grown_bytes += bytes;
+        if self.grown_bytes < GROWS_UNMEASURED_BYTES { Ok(()) } else { self.measure() }
     }
 }
 

@@ -67,6 +67,7 @@ impl Open {
         from: usize,
         abandoned: &[u64],
     ) -> Result<(), Fault> {
+        self.effects.reserve(self.commands.len() - from);
         let work = Work { commands: &self.commands[from..], abandoned, is_full: self.is_full };
         store.apply(env, &work, &mut self.added, &mut self.effects)
     }
@@ -77,8 +78,12 @@ impl Open {
         store.forget(env, delivered, !self.commands.is_empty())?;
         store.books.mark = store.queue.mark(store.written_pending);
         store.sql.write_books(&store.books)?;
-        // Inside the transaction that costs no locks.
-        store.measure()?;
+        // Inside the transaction a look at the file costs no locks.
+        if self.commands.is_empty() || !self.only_appends() {
+            store.measure()?
+        } else {
+            store.grow(self.added)?
+        }
         (env.seams.before_commit)().map_err(seam_error)?;
         Ok(store.sql.commit()?)
     }
@@ -101,8 +106,10 @@ impl Open {
             store.queue.gated(&user);
         }
         store.landing.append(&mut store.landed);
+        let mut answers = Vec::with_capacity(self.commands.len());
         let mut landing = Landing {
-            appended: Vec::new(),
+            // One event a command, most often.
+            appended: Vec::with_capacity(self.commands.len()),
             flights: Vec::new(),
             intended: Vec::new(),
             counts: std::mem::take(&mut store.counts),
@@ -111,7 +118,7 @@ impl Open {
             appends: 0,
             started,
         };
-        let answers = self.commands.into_iter().zip(self.effects).filter_map(|(command, effect)| {
+        answers.extend(self.commands.into_iter().zip(self.effects).filter_map(|(command, effect)| {
             Some(match (command, effect) {
                 (Command::Append { batch, reply, .. }, Effect::Appended(receipt)) => {
                     landing.appends += 1;
@@ -132,8 +139,7 @@ impl Open {
                 }
                 _ => return None,
             })
-        });
-        let answers = answers.collect();
+        }));
         (landing, answers)
     }
 }

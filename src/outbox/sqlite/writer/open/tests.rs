@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::outbox::Outcome;
+use crate::outbox::sqlite::sql::PAGE_BYTES;
 use crate::outbox::sqlite::testing::Bench;
 use crate::outbox::sqlite::writer::testing::Rig;
 
@@ -49,4 +50,39 @@ fn ends_of_events_that_lie_far_apart_are_reckoned_to_add_rather_more_to_the_wal_
         Rig::settle(claimed, outcome).0
     });
     assert_rather_more(reckoned_and_added(&mut rig, settles.collect()), "ends");
+}
+
+#[test]
+fn what_is_appended_counts_at_once_and_is_measured_when_it_is_much_or_something_ends() {
+    let mut rig = Rig::new(Bench::with(&[], 0));
+    rig.writer.env.volume.space.free = 1 << 40;
+    let pages = |rig: &mut Rig| {
+        let store = rig.store();
+        (store.live_pages, store.free_pages, store.grown_bytes, store.sql.pages().unwrap())
+    };
+    let mut measured = 0;
+    for n in 1..=160 {
+        let (append, _answer) = rig.append(&["a"], 1000);
+        rig.turn([append]);
+        let (live, _, grown, (really, _)) = pages(&mut rig);
+        assert!((really - live) * PAGE_BYTES <= 2 * grown + PAGE_BYTES && grown < 64 << 10, "after {n}");
+        measured += u32::from(grown == 0);
+    }
+    assert_eq!(measured, 3, "by the first housekeeping, and each 64 KiB");
+    let (claim, mut claimed) = Rig::claim(1);
+    rig.turn([claim]);
+    let (settle, _answer) = Rig::settle(claimed.try_recv().unwrap().remove(0), Outcome::Delivered { request_id: None });
+    let (append, _answer) = rig.append(&["a"], 1000);
+    rig.turn([settle, append]);
+    let (live, free, grown, really) = pages(&mut rig);
+    assert_eq!(((live, free), grown), (really, 0));
+}
+
+#[test]
+fn a_transaction_that_only_forgets_is_measured() {
+    let mut rig = Rig::new(Bench::with(&["a"], 10));
+    rig.store().grown_bytes = 1;
+    let (store, env) = (rig.writer.store.as_mut().unwrap(), &mut rig.writer.env);
+    Open::begin(store, Syncs::Itself).unwrap().commit(store, env).unwrap();
+    assert_eq!(store.grown_bytes, 0);
 }

@@ -48,7 +48,10 @@ impl<'a> Cursor<'a> {
 
     /// Takes the value it stands at.
     pub(super) fn field(&mut self) -> Field<'a> {
-        Field::of(self.value())
+        match self.byte() {
+            Some(b'"') => self.string().map_or(Field::NoText, Field::Text),
+            _ => Field::of(self.value()),
+        }
     }
 
     /// Where it stands, for [`Cursor::since`].
@@ -69,10 +72,21 @@ impl<'a> Cursor<'a> {
             self.at = self.json.len().min(start + 1);
             return None;
         }
-        self.at = string_end(self.json.as_bytes(), start);
-        let name = self.since(start);
+        let name = self.string().unwrap_or_else(|quoted| Cow::Borrowed(unquoted(quoted)));
         self.skip_mark(b':');
-        Some(decoded(name))
+        Some(name)
+    }
+
+    /// Takes the string it stands at, decoded; or as it is there if it is no Unicode text.
+    fn string(&mut self) -> Result<Cow<'a, str>, &'a str> {
+        let start = self.at;
+        let (end, is_plain) = string_end(self.json.as_bytes(), start);
+        self.at = end;
+        let quoted = self.since(start);
+        if is_plain {
+            return Ok(Cow::Borrowed(unquoted(quoted)));
+        }
+        serde_json::from_str::<String>(quoted).map(Cow::Owned).map_err(|_| quoted)
     }
 
     fn rest(&self) -> &'a str {
@@ -99,26 +113,24 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A name without an escape is its own decoded form; one that is no Unicode text stays as it is.
-fn decoded(quoted: &str) -> Cow<'_, str> {
-    let name = quoted.get(1..quoted.len() - 1).unwrap_or_default();
-    if !name.contains('\\') {
-        return Cow::Borrowed(name);
-    }
-    serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(name), Cow::Owned)
+fn unquoted(quoted: &str) -> &str {
+    quoted.get(1..quoted.len() - 1).unwrap_or_default()
 }
 
-/// Behind the closing quote of the string that starts at `at`.
-fn string_end(json: &[u8], mut at: usize) -> usize {
+/// Behind the closing quote of the string that starts at `at`; and whether it has no escape, so that it is its own
+/// decoded form.
+fn string_end(json: &[u8], mut at: usize) -> (usize, bool) {
     at += 1;
+    let mut is_plain = true;
     while let Some(found) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found;
         if json[at] == b'"' {
-            return at + 1;
+            return (at + 1, is_plain);
         }
         at += 2;
+        is_plain = false;
     }
-    json.len()
+    (json.len(), is_plain)
 }
 
 /// Behind the value that starts at `at`.
@@ -126,7 +138,7 @@ fn value_end(json: &[u8], mut at: usize) -> usize {
     let mut depth = 0usize;
     while let Some(byte) = json.get(at) {
         match byte {
-            b'"' => at = string_end(json, at) - 1,
+            b'"' => at = string_end(json, at).0 - 1,
             b'{' | b'[' => depth += 1,
             b'}' | b']' if depth == 0 => return at,
             b'}' | b']' => depth -= 1,

@@ -54,23 +54,13 @@ pub(super) enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// What a valid JSON value is.
+    /// What a valid JSON value is that is no string.
     pub(super) fn of(json: &'a str) -> Self {
         match Kind::of(json) {
             Kind::Null => Field::Absent,
             Kind::Number => Field::Number(json),
-            Kind::String => Self::text(json),
             other => Field::Other(other),
         }
-    }
-
-    /// A string without an escape is its own decoded form.
-    fn text(json: &'a str) -> Self {
-        let inner = json.get(1..json.len() - 1).unwrap_or_default();
-        if !inner.contains('\\') {
-            return Field::Text(Cow::Borrowed(inner));
-        }
-        serde_json::from_str::<String>(json).map_or(Field::NoText, |text| Field::Text(Cow::Owned(text)))
     }
 
     pub(super) fn as_text(&self) -> Option<&str> {

@@ -100,6 +100,7 @@ fn money(payload: &Payload<'_>, hints: &mut Vec<Hint>) {
         hints.push(Hint { meant, ..hint });
     }
     if let Field::Number(digits) = payload.price
+        && digits.starts_with('-')
         && digits.parse().is_ok_and(|price: f64| price < 0.0)
     {
         hints.push(Hint::new(Warning::Price, "payload.price", "negative"));

@@ -44,7 +44,7 @@ pub use answer::Answer;
 use crate::clock::Clock;
 use crate::http::{Limits, body};
 use crate::metrics::{Code, Label, Metrics, Route as RouteLabel};
-use crate::outbox::{Flow, Outbox};
+use crate::outbox::{self, Flow, Outbox};
 use admission::Admission;
 use door::Door;
 use quiet::Quiet;
@@ -187,26 +187,27 @@ impl Service<Request<Incoming>> for Ingress {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { Ok(shared.answer(request).await) })
+        // Lent from here: what an async function takes by value lies in its future twice.
+        let (head, mut body) = request.into_parts();
+        Box::pin(async move { Ok(shared.answer(&head, &mut body).await) })
     }
 }
 
 impl Shared {
     /// Answers one request and counts it.
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, head: &Parts, body: &mut Incoming) -> Answer {
         let _in_flight = InFlight::new(&self.metrics);
         let started = self.clock.instant();
-        let (head, mut body) = request.into_parts();
         let route = Route::find(head.uri.path());
         let label = route.map_or(RouteLabel::Other, Route::label);
         let announced = body.size_hint().exact();
 
-        let answer = match self.admission.check(&head, route, self.clock.instant()) {
-            Ok(()) => self.dispatch(&head, route, &mut body).await,
+        let answer = match self.admission.check(head, route, self.clock.instant()) {
+            Ok(()) => self.dispatch(head, route, body).await,
             Err(refusal) => Err(refusal),
         };
         let answer = answer.unwrap_or_else(|refusal| {
-            detail::refused(&refusal, label, &head);
+            detail::refused(&refusal, label, head);
             self.refused(&refusal);
             refusal.answer
         });
@@ -214,7 +215,7 @@ impl Shared {
         // Who waits for `100 Continue` and was refused will not send the body.
         let waits = head.headers.contains_key(EXPECT) && announced.is_some() && body.size_hint().exact() == announced;
         if !body.is_end_stream() && !waits {
-            body::drain(&mut body).await;
+            body::drain(body).await;
         }
         self.metrics.ingest_requests.with(label, Code::of(answer.status())).inc();
         if matches!(label, RouteLabel::Events | RouteLabel::Batch) {
@@ -245,7 +246,8 @@ impl Shared {
             return Err(answer::method_not_allowed(allowed));
         }
         match route {
-            Route::Events | Route::Batch => self.post(head, body, route).await,
+            Route::Events => self.post(head, body, outbox::Route::Events).await,
+            Route::Batch => self.post(head, body, outbox::Route::Batch).await,
             Route::Token => self.token(head, body).await,
             Route::Event(id) => self.event(id).await,
             Route::Outbox => Ok(self.outbox_state()),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use uuid::fmt::Hyphenated;
 use uuid::{Uuid, Variant};
 
 use crate::clock::Timestamp;
@@ -25,6 +26,9 @@ impl EventId {
 
     /// The largest salt that fits.
     pub const MAX_SALT: u32 = (1 << SALT_BITS) - 1;
+
+    /// Bytes of its text.
+    pub const TEXT_BYTES: usize = Hyphenated::LENGTH;
 
     /// Packs time, place and salt; bits that do not fit are cut off.
     #[must_use]
@@ -51,6 +55,11 @@ impl EventId {
     #[must_use]
     pub fn salt(self) -> u32 {
         (self.free() as u32) & Self::MAX_SALT
+    }
+
+    /// Its text, written into `buffer`.
+    pub fn write_to(self, buffer: &mut [u8; Self::TEXT_BYTES]) -> &str {
+        Uuid::from_u128(self.0).as_hyphenated().encode_lower(buffer)
     }
 
     fn free(self) -> u128 {

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// A budget is counted in pieces of so many bytes.
 const PIECE: usize = 1024;
@@ -123,19 +123,33 @@ pub async fn read<'b>(
     if body.size_hint().lower() > max as u64 {
         return Err(BodyError::TooLarge);
     }
-    let mut share = budget.share();
-    let first = data(body, silence, None).await?.unwrap_or_default();
+    let first = data(body, Instant::now() + silence).await?.unwrap_or_default();
     if first.len() > max {
         return Err(BodyError::TooLarge);
     }
     if body.is_end_stream() {
-        return Ok(Whole { bytes: first, held: share });
+        return Ok(Whole { bytes: first, held: budget.share() });
     }
+    // Boxed: most bodies come in one piece, and every request's future would be too large for quick allocation.
+    Box::pin(read_on(first, body, max, silence, budget.share())).await
+}
+
+/// Reads what follows the first piece.
+async fn read_on<'b>(
+    first: Bytes,
+    body: &mut Incoming,
+    max: usize,
+    silence: Duration,
+    mut share: Share<'b>,
+) -> Result<Whole<'b>, BodyError> {
     share.grow(first.len()).await;
     let mut whole = BytesMut::from(first);
     // Known from Content-Length; otherwise it would grow to twice its size.
     whole.reserve(usize::try_from(body.size_hint().lower()).unwrap_or_default());
-    while let Some(piece) = data(body, silence, share.deadline()).await? {
+    loop {
+        let silent = Instant::now() + silence;
+        let until = share.deadline().map_or(silent, |deadline| deadline.min(silent));
+        let Some(piece) = data(body, until).await? else { break };
         if whole.len() + piece.len() > max {
             return Err(BodyError::TooLarge);
         }
@@ -176,21 +190,19 @@ pub async fn gunzip(compressed: Whole<'_>, max: usize) -> Result<Whole<'_>, Body
 
 /// Reads away what a refused client still sends, within bounds.
 pub async fn drain(body: &mut Incoming) {
-    let reading = async {
-        let mut left = DRAIN_BYTES;
-        while let Ok(Some(piece)) = data(body, DRAIN_TIME, None).await {
-            left = left.saturating_sub(piece.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
+    let until = Instant::now() + DRAIN_TIME;
+    let mut left = DRAIN_BYTES;
     // Whether all came or time ran out, the answer is next.
-    timeout(DRAIN_TIME, reading).await.ok();
+    while let Ok(Some(piece)) = data(body, until).await {
+        left = left.saturating_sub(piece.len());
+        if left == 0 {
+            return;
+        }
+    }
 }
 
-/// The next piece of data; trailers are passed over.
-async fn data(body: &mut Incoming, silence: Duration, deadline: Option<Instant>) -> Result<Option<Bytes>, BodyError> {
+/// The next piece of data, if it comes in time; trailers are passed over.
+async fn data(body: &mut Incoming, until: Instant) -> Result<Option<Bytes>, BodyError> {
     let next = async {
         loop {
             match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
@@ -204,9 +216,5 @@ async fn data(body: &mut Incoming, silence: Duration, deadline: Option<Instant>)
             }
         }
     };
-    match deadline {
-        Some(deadline) => timeout_at(deadline, timeout(silence, next)).await.and_then(|inner| inner),
-        None => timeout(silence, next).await,
-    }
-    .unwrap_or(Err(BodyError::Slow))
+    timeout_at(until, next).await.unwrap_or(Err(BodyError::Slow))
 }

@@ -1,7 +1,5 @@
 //! `POST /events` and `POST /events/batch`: from a request to a durable answer.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -10,13 +8,12 @@ use hyper::http::request::Parts;
 use sha2::{Digest, Sha256};
 
 use super::answer::{self, Answer, Refusal};
-use super::route::Route;
 use super::store::{Tally, append};
 use super::{Shared, batch, detail, door, notes};
 use crate::event::{self, Checked, Event, EventId};
 use crate::http::body;
 use crate::metrics::{Label, Rejection, Warning};
-use crate::outbox::{self, AppendError, Batch, Key, Receipt};
+use crate::outbox::{Batch, Key, Receipt, Route};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -35,49 +32,49 @@ pub(super) enum Layout {
 
 impl Shared {
     /// Takes events in; answers when they are durable.
-    pub(super) async fn post(
-        &self,
-        head: &Parts,
-        body: &mut Incoming,
-        route: Route<'_>,
-    ) -> Result<Answer, Box<Refusal>> {
+    pub(super) async fn post(&self, head: &Parts, body: &mut Incoming, route: Route) -> Result<Answer, Box<Refusal>> {
         let single = route == Route::Events;
         let layout = media_type(head, !single)?;
         let key = idempotency_key(head)?;
-        let body::Whole { bytes: body, held: _held } = self.body(head, body, single).await?;
+        let body::Whole { bytes, held: _held } = self.body(head, body, single).await?;
+        let (batch, aside) = self.understand(head, bytes, route, layout, key)?;
+        let receipt = append(self.outbox.as_ref(), &self.metrics, batch, &aside.tally).await;
+        let receipt = receipt.map_err(|error| answer::not_stored(error, aside.events))?;
+        // Only of what was accepted, and only once.
+        if receipt.replayed.is_none() {
+            self.tell(aside.told);
+            aside.warned.log(&receipt.ids, aside.trace.as_deref());
+        }
+        Ok(stored(&receipt, &aside.notes, single))
+    }
+
+    /// What is to be stored of a body, and what is kept of it meanwhile. (No async function: what such a one is given
+    /// lies in its future to the end.)
+    fn understand(
+        &self,
+        head: &Parts,
+        body: Bytes,
+        route: Route,
+        layout: Layout,
+        key: Option<Box<str>>,
+    ) -> Result<(Batch, Aside), Box<Refusal>> {
+        let single = route == Route::Events;
         let checked = if single {
             vec![event::read(&body, self.settings.checks).map_err(|refused| notes::refusal(&refused))?]
         } else {
             batch::read(&body, layout, &self.settings)?
         };
-        let notes = notes::fragment(&checked, single);
-        let key = key.map(|key| Key {
-            route: if single { outbox::Route::Events } else { outbox::Route::Batch },
-            key,
-            body: Sha256::digest(&body).into(),
-            notes: notes.clone(),
-        });
-        drop(body);
-        let count = checked.len() as u64;
-        match self.store(head, checked, key).await {
-            Ok(receipt) => Ok(stored(&receipt, &notes, single)),
-            Err(error) => Err(answer::not_stored(error, count)),
-        }
-    }
-
-    async fn store(&self, head: &Parts, checked: Vec<Checked>, key: Option<Key>) -> Result<Receipt, AppendError> {
-        let trace = traceparent(head);
-        let tally = Tally::of(&checked);
-        let (told, warned) = (Told::of(&checked), detail::Warned::of(&checked));
-        let events = checked.into_iter().map(|checked| Event { trace: trace.clone(), ..checked.event }).collect();
-        let receipt = append(self.outbox.as_ref(), &self.metrics, Batch { events, key }, tally).await?;
-        // Only of what was accepted, and only once.
-        if receipt.replayed.is_none() {
-            self.log_warnings(&told);
-            self.note_warnings(told);
-            warned.log(&receipt.ids, trace.as_deref());
-        }
-        Ok(receipt)
+        let aside = Aside {
+            events: checked.len() as u64,
+            tally: Tally::of(&checked),
+            told: Told::of(&checked),
+            warned: detail::Warned::of(&checked),
+            notes: notes::fragment(&checked, single),
+            trace: traceparent(head),
+        };
+        let key = key.map(|key| Key { route, key, body: Sha256::digest(&body).into(), notes: aside.notes.clone() });
+        let events = checked.into_iter().map(|checked| Event { trace: aside.trace.clone(), ..checked.event }).collect();
+        Ok((Batch { events, key }, aside))
     }
 
     /// The whole body, decompressed.
@@ -102,16 +99,9 @@ impl Shared {
         Ok(whole)
     }
 
-    /// For operators.
-    fn note_warnings(&self, told: Told) {
+    /// Tells operators of warnings: without values; in the log one line of a kind in a while.
+    fn tell(&self, told: Told) {
         for (kind, fields, count) in told.0 {
-            self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
-        }
-    }
-
-    /// One line of a kind in a while, without values.
-    fn log_warnings(&self, told: &Told) {
-        for (kind, ..) in &told.0 {
             if let Some(suppressed) = self.quiet.lets(kind.as_str(), self.clock.instant()) {
                 tracing::warn!(
                     event = "event_looks_wrong",
@@ -120,8 +110,20 @@ impl Shared {
                     "accepting events that look wrong"
                 );
             }
+            self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
         }
     }
+}
+
+/// What is kept of a request while its events are stored.
+struct Aside {
+    events: u64,
+    tally: Tally,
+    told: Told,
+    warned: detail::Warned,
+    /// What the answer says beside ids.
+    notes: Box<str>,
+    trace: Option<Box<str>>,
 }
 
 /// What a request's events are warned about: each kind with the fields, which are known ones, and how often.
@@ -151,13 +153,15 @@ impl Told {
 fn stored(receipt: &Receipt, notes: &str, single: bool) -> Answer {
     let notes = receipt.replayed.as_deref().unwrap_or(notes);
     let mut body = String::with_capacity(32 + 40 * receipt.ids.len() + notes.len());
-    // Writing to a string does not fail.
-    let mut push = |id: &EventId, before: &str| write!(body, "{before}\"{id}\"").ok();
+    let mut text = [0; EventId::TEXT_BYTES];
+    let mut push = |before: &str, id: &EventId| {
+        [before, "\"", id.write_to(&mut text), "\""].iter().for_each(|part| body.push_str(part));
+    };
     if single {
-        receipt.ids.first().and_then(|id| push(id, "{\"success\":true,\"id\":"));
+        receipt.ids.iter().for_each(|id| push("{\"success\":true,\"id\":", id));
     } else {
         for (place, id) in receipt.ids.iter().enumerate() {
-            push(id, if place == 0 { "{\"success\":true,\"ids\":[" } else { "," });
+            push(if place == 0 { "{\"success\":true,\"ids\":[" } else { "," }, id);
         }
         body.push(']');
     }
@@ -165,7 +169,7 @@ fn stored(receipt: &Receipt, notes: &str, single: bool) -> Answer {
     body.push('}');
     let mut answer = answer::json(body);
     if let (true, Some(id)) = (single, receipt.ids.first())
-        && let Ok(location) = HeaderValue::from_maybe_shared(Bytes::from(format!("/events/{id}")))
+        && let Ok(location) = HeaderValue::from_maybe_shared(Bytes::from(["/events/", id.write_to(&mut text)].concat()))
     {
         answer.headers_mut().insert(LOCATION, location);
     }

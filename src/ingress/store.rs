@@ -43,7 +43,7 @@ pub(super) async fn append(
     outbox: &dyn Outbox,
     metrics: &Metrics,
     batch: Batch,
-    tally: Tally,
+    tally: &Tally,
 ) -> Result<Receipt, AppendError> {
     let receipt = outbox.append(batch).await?;
     if receipt.replayed.is_some() {

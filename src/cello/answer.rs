@@ -49,22 +49,22 @@ impl fmt::Debug for Answer {
 }
 
 /// Reads an answer; `now` is for a `Retry-After` that is a date, where the answer does not say its own.
-pub(super) async fn read<B>(response: Response<B>, now: Timestamp) -> Result<Answer, B::Error>
+pub(super) async fn read<B>(response: &mut Response<B>, now: Timestamp) -> Result<Answer, B::Error>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (head, body) = response.into_parts();
-    let (body, cut) = read_body(body).await?;
-    let paces = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let wish = head.headers.get(RETRY_AFTER).filter(|_| paces).and_then(|value| value.to_str().ok());
+    let (body, cut) = read_body(response.body_mut()).await?;
+    let (status, headers) = (response.status(), response.headers());
+    let paces = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let wish = headers.get(RETRY_AFTER).filter(|_| paces).and_then(|value| value.to_str().ok());
     // Both dates are of one clock then, and ours may be wrong.
-    let wait = |wish| retry_after::parse(wish, skew::date(&head.headers).unwrap_or(now));
+    let wait = |wish| retry_after::parse(wish, skew::date(headers).unwrap_or(now));
     Ok(Answer {
-        status: head.status,
+        status,
         retry_after: wish.and_then(wait),
-        request_id: request_id(&head.headers),
-        content_type: head.headers.get(CONTENT_TYPE).cloned(),
-        content_encoding: head.headers.get(CONTENT_ENCODING).cloned(),
+        request_id: request_id(headers),
+        content_type: headers.get(CONTENT_TYPE).cloned(),
+        content_encoding: headers.get(CONTENT_ENCODING).cloned(),
         body,
         cut,
     })
@@ -72,7 +72,7 @@ where
 
 /// The first [`MAX_BODY`] bytes, and whether there were more. Leaving the rest unread closes the
 /// connection (HTTP/1.1) or resets the stream (HTTP/2).
-async fn read_body<B>(mut body: B) -> Result<(Bytes, bool), B::Error>
+async fn read_body<B>(body: &mut B) -> Result<(Bytes, bool), B::Error>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -107,8 +107,8 @@ mod tests {
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        let response = response.body(http_body_util::Full::from(body)).unwrap();
-        read(response, NOW).await.unwrap()
+        let mut response = response.body(http_body_util::Full::from(body)).unwrap();
+        read(&mut response, NOW).await.unwrap()
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::answer::Answer;
-use super::token::{NoAccess, Tokens};
+use super::token::{NoAccess, Token, Tokens};
 use super::transport::{Call, TransportError};
 
 /// Why an authenticated call got no answer.
@@ -45,13 +45,9 @@ where
         Self { inner, tokens }
     }
 
-    /// Sends a call; once more if a 401 leads to a newer token, since nothing was done for a 401. A 401
+    /// Sends a call with a token; once more if a 401 leads to a newer one, since nothing was done for a 401. A 401
     /// that no newer token cures is the answer.
-    async fn send(self, call: Call) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + call.timeout;
-        let Some(token) = self.tokens.get(deadline).await? else {
-            return Ok(self.inner.oneshot(call).await?);
-        };
+    async fn send(&self, call: &Call, token: Token) -> Result<Answer, CallError> {
         let with = |value| Call { token: Some(value), ..call.clone() };
         let answer = self.inner.clone().oneshot(with(token.value)).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
@@ -65,7 +61,7 @@ where
         let Some(newer) = self.tokens.newer_than(token.generation, deadline).await? else {
             return Ok(answer);
         };
-        let answer = self.inner.oneshot(with(newer.value)).await?;
+        let answer = self.inner.clone().oneshot(with(newer.value)).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             self.tokens.reject(newer.generation);
         }
@@ -75,7 +71,7 @@ where
 
 impl<S> Service<Call> for Authorize<S>
 where
-    S: Service<Call, Response = Answer, Error = TransportError> + Clone + Send + 'static,
+    S: Service<Call, Response = Answer, Error = TransportError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     type Response = Answer;
@@ -87,6 +83,12 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(self.clone().send(call))
+        let this = self.clone();
+        Box::pin(async move {
+            match this.tokens.get(Instant::now() + call.timeout).await? {
+                None => Ok(this.inner.oneshot(call).await?),
+                Some(token) => this.send(&call, token).await,
+            }
+        })
     }
 }

@@ -22,8 +22,8 @@ use hyper::header::{
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
@@ -171,32 +171,38 @@ impl Transport {
 }
 
 impl Wire {
-    async fn send(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn send(&self, call: &Call) -> Result<Answer, TransportError> {
         let deadline = Instant::now() + call.timeout;
-        match self.exchange(&call, deadline).await {
+        match self.exchange(call, deadline).await {
             Err(TransportError { fault: Fault::Reset, sent: false }) if !call.once => {
-                self.exchange(&call, deadline).await
+                self.exchange(call, deadline).await
             }
             result => result,
         }
     }
 
     async fn exchange(&self, call: &Call, deadline: Instant) -> Result<Answer, TransportError> {
-        let Some(mut request) = self.request(call) else {
+        let Some((response, connection)) = self.ask(call) else {
             return Err(TransportError { fault: Fault::Connect, sent: false });
         };
-        let connection = capture_connection(&mut request);
         let assigned = || connection.connection_metadata().is_some();
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| classify(&error, assigned()))?;
+            let mut response = response.await.map_err(|error| classify(&error, assigned()))?;
             self.skew.see(response.headers(), self.clock.now());
-            let read = answer::read(response, self.clock.now()).await;
+            let read = answer::read(&mut response, self.clock.now()).await;
             read.map_err(|_| TransportError { fault: Fault::Reset, sent: true })
         };
         match timeout_at(deadline, exchange).await {
             Ok(result) => result,
             Err(_) => Err(TransportError { fault: Fault::Timeout, sent: assigned() }),
         }
+    }
+
+    /// The response to come, and which connection it comes by; `None` if there can be no request.
+    fn ask(&self, call: &Call) -> Option<(ResponseFuture, CaptureConnection)> {
+        let mut request = self.request(call)?;
+        let connection = capture_connection(&mut request);
+        Some((self.client.request(request), connection))
     }
 
     /// The request on the wire; `None` if its URL would be too long to be one.
@@ -268,7 +274,8 @@ impl Service<Call> for Transport {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let wire = Arc::clone(&self.0);
-        Box::pin(async move { wire.send(call).await })
+        // Lent from here: an async function keeps what it is given by value twice.
+        Box::pin(async move { wire.send(&call).await })
     }
 }
 

@@ -34,7 +34,7 @@ impl Served {
     /// Serves until the client leaves, is silent for too long, or all are told to stop.
     pub(super) async fn run<S, B, I>(mut self, stream: I, service: S)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Unpin>,
         I: WatchedStream,
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,

@@ -30,7 +30,7 @@ impl<S> Guard<S> {
 
 impl<S, B> Service<Request<Incoming>> for Guard<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Unpin>,
 {
     type Response = Response<Either<B, Full<Bytes>>>;
     type Error = Infallible;
@@ -42,27 +42,26 @@ where
         if called.is_err() {
             tell();
         }
-        let answer = called.ok().map(Box::pin);
-        Guarded { answer, activity: Arc::clone(&self.activity) }
+        Guarded { answer: called.ok(), activity: Arc::clone(&self.activity) }
     }
 }
 
 /// An answer on its way.
 pub(super) struct Guarded<F> {
     /// `None` once it panicked.
-    answer: Option<Pin<Box<F>>>,
+    answer: Option<F>,
     activity: Arc<Activity>,
 }
 
 impl<F, B> Future for Guarded<F>
 where
-    F: Future<Output = Result<Response<B>, Infallible>>,
+    F: Future<Output = Result<Response<B>, Infallible>> + Unpin,
 {
     type Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(answer) = self.answer.as_mut() else { return Poll::Ready(Ok(sorry())) };
-        match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(answer).poll(cx))) {
             Ok(polled) => polled.map(|Ok(answer)| Ok(answer.map(Either::Left))),
             Err(_) => {
                 self.answer = None;

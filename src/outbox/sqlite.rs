@@ -166,7 +166,7 @@ impl Sqlite {
             home.refuse_network_fs()?;
         }
         let lock = home.lock()?;
-        let database = home.database();
+        let database = home.database().to_owned();
         let shared_clock = Arc::clone(&clock);
         let mut env = Env {
             settings,

@@ -54,7 +54,7 @@ fn start(limits: Limits) -> Server {
     let (gate, metrics) = (Arc::new(Semaphore::new(0)), Arc::new(Metrics::new()));
     let came = Arc::new(Semaphore::new(0));
     let seams = (Arc::clone(&gate), Arc::clone(&came));
-    let service = service_fn(move |request| answer(request, Arc::clone(&seams.0), Arc::clone(&seams.1)));
+    let service = service_fn(move |request| Box::pin(answer(request, Arc::clone(&seams.0), Arc::clone(&seams.1))));
     let connections = Some(metrics.ingest_connections.clone());
     let listeners = listeners.into_iter().map(Listener::from).collect();
     let ended = tokio::spawn(http::serve_counted(listeners, Arc::new(service), limits, connections, stopped));

@@ -45,7 +45,7 @@ pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
         Err(error) => return Err(OpenError::of_file(dir, error)),
     }
     let lock = home.lock()?;
-    let opened = Sql::open_read_only(&home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
+    let opened = Sql::open_read_only(home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
     // A first start that was cut off before it made the tables.
     let is_empty = opened.as_ref().map_or_else(is_unfinished, |(_, version)| *version == 0);
     if is_empty {
@@ -53,7 +53,7 @@ pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     }
     let (sql, version) = opened.map_err(|error| of_fault(&error.into()))?;
     check_version(version)?;
-    Ok(Offline::of(sql, home.database(), home.damaged_names(), Some(lock)))
+    Ok(Offline::of(sql, home.database().to_owned(), home.damaged_names(), Some(lock)))
 }
 
 /// Opens a damaged file that was moved aside: one in `dir`, or elsewhere if `file` is a path to it.

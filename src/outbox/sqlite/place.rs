@@ -26,14 +26,14 @@ pub(super) struct Place {
 impl Place {
     /// What has the names of database and WAL now.
     pub(super) fn of(home: &Home) -> Self {
-        let (database, wal) = (look(&home.database()).ok().flatten(), look(&home.wal()).ok().flatten());
+        let (database, wal) = (look(home.database()).ok().flatten(), look(home.wal()).ok().flatten());
         Self { database: database.map(|(id, _)| id), wal: wal.map(|(id, _)| id), wal_bytes: 0 }
     }
 
     /// Whether these files still have their names, and the WAL all that SQLite wrote to it; says so too if that
     /// cannot be found out.
     pub(super) fn is_kept(&mut self, home: &Home, sql: &Sql) -> bool {
-        let (Ok(database), Ok(wal)) = (look(&home.database()), look(&home.wal())) else { return true };
+        let (Ok(database), Ok(wal)) = (look(home.database()), look(home.wal())) else { return true };
         let (wal, wal_bytes) = (wal.map(|(id, _)| id), wal.map_or(0, |(_, length)| length));
         self.wal = self.wal.or(wal);
         if database.map(|(id, _)| id) != self.database || wal != self.wal {
@@ -61,7 +61,7 @@ impl Place {
 
     /// The same without SQLite's word: while nobody cuts the WAL on purpose.
     pub(super) fn is_untouched(&self, home: &Home) -> bool {
-        let (Ok(database), Ok(wal)) = (look(&home.database()), look(&home.wal())) else { return true };
+        let (Ok(database), Ok(wal)) = (look(home.database()), look(home.wal())) else { return true };
         let is_whole = wal.is_none_or(|(_, length)| length >= self.wal_bytes);
         database.map(|(id, _)| id) == self.database && wal.map(|(id, _)| id) == self.wal && is_whole
     }
@@ -204,7 +204,7 @@ mod tests {
     fn while_nobody_cuts_the_wal_on_purpose_a_shorter_one_was_cut() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path());
-        let sql = Sql::open(&home.database()).unwrap();
+        let sql = Sql::open(home.database()).unwrap();
         sql.create().unwrap();
         let mut place = Place::of(&home);
         assert!(place.is_untouched(&home));
@@ -242,7 +242,7 @@ mod tests {
     fn a_wal_is_whole_after_sqlites_own_cut_and_not_after_anothers() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::new(dir.path());
-        let sql = Sql::open(&home.database()).unwrap();
+        let sql = Sql::open(home.database()).unwrap();
         sql.create().unwrap();
         let mut place = Place::of(&home);
         assert!(place.is_kept(&home, &sql));

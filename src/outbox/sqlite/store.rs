@@ -88,7 +88,7 @@ impl Store {
     /// was cut off: intents become dead letters, at once or when a copy that goes on has ended.
     pub(super) fn open(env: &Env, epoch: u64, first_seq: u64) -> Result<Self, Failure> {
         env.home.create_database()?;
-        let sql = Sql::open(&env.home.database())?;
+        let sql = Sql::open(env.home.database())?;
         bring_up_to_date(&sql)?;
         let mut books = sql.books()?;
         books.make_sense_in(&sql)?;

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -22,20 +23,24 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 /// The files of an outbox. What else is in the directory is left alone (`lost+found`, say).
 #[derive(Clone, Debug)]
 pub(super) struct Home {
-    dir: PathBuf,
+    dir: Arc<Path>,
+    /// Each commit looks at these two.
+    database: Arc<Path>,
+    wal: Arc<Path>,
 }
 
 impl Home {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_path_buf() }
+        let wal = dir.join(format!("{DATABASE}-wal")).into();
+        Self { dir: dir.into(), database: dir.join(DATABASE).into(), wal }
     }
 
-    pub(super) fn database(&self) -> PathBuf {
-        self.dir.join(DATABASE)
+    pub(super) fn database(&self) -> &Path {
+        &self.database
     }
 
-    pub(super) fn wal(&self) -> PathBuf {
-        self.dir.join(format!("{DATABASE}-wal"))
+    pub(super) fn wal(&self) -> &Path {
+        &self.wal
     }
 
     /// Makes the directory, for this user only; its parents with the usual rights. All of these names
@@ -58,8 +63,8 @@ impl Home {
     /// Makes an empty database file, for this user only; SQLite gives its companions the same rights.
     pub(super) fn create_database(&self) -> Result<(), OpenError> {
         let path = self.database();
-        let made = private().read(true).append(true).create(true).open(&path);
-        made.map_err(|error| OpenError::of_file(&path, error))?;
+        let made = private().read(true).append(true).create(true).open(path);
+        made.map_err(|error| OpenError::of_file(path, error))?;
         self.sync().map_err(|error| OpenError::of_file(&self.dir, error))
     }
 
@@ -97,16 +102,16 @@ impl Home {
 
     /// Fails on file systems whose locks and syncs cannot be trusted.
     pub(super) fn refuse_network_fs(&self) -> Result<(), OpenError> {
-        let stat = rustix::fs::statfs(&self.dir).map_err(|error| OpenError::of_file(&self.dir, error.into()))?;
+        let stat = rustix::fs::statfs(&*self.dir).map_err(|error| OpenError::of_file(&self.dir, error.into()))?;
         match network_fs(stat.f_type) {
-            Some(kind) => Err(OpenError::NetworkFs { path: self.dir.clone(), kind }),
+            Some(kind) => Err(OpenError::NetworkFs { path: self.dir.to_path_buf(), kind }),
             None => Ok(()),
         }
     }
 
     /// Size of the volume and what this user may still take of it.
     pub(super) fn space(&self) -> io::Result<Space> {
-        let stat = rustix::fs::statvfs(&self.dir)?;
+        let stat = rustix::fs::statvfs(&*self.dir)?;
         Ok(Space { total: stat.f_blocks * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
     }
 

@@ -79,7 +79,7 @@ fn what_cannot_be_read_as_an_outbox_is_told_apart() {
 fn a_file_that_was_moved_aside_is_opened_by_its_name_or_its_path() {
     let bench = with(&["a"]);
     let (dir, file) = (&bench.env.settings.dir, bench.env.home.database());
-    for name in [Path::new("outbox.db"), &file] {
+    for name in [Path::new("outbox.db"), file] {
         assert_eq!(seqs(&aside(dir, name).unwrap(), &Filter::default()), [1]);
     }
     assert!(

@@ -321,12 +321,12 @@ mod tests {
             };
             assert_eq!(all(&bench.store.sql), (true, true));
             assert!(bench.store.sql.checkpoint_and_truncate().unwrap());
-            change_page(&path, "dead", |page| {
+            change_page(path, "dead", |page| {
                 // Behind the head of a leaf come the places of its rows; in a row, behind its length, its number.
                 let third = usize::from(u16::from_be_bytes([page[12], page[13]])) + 1;
                 assert_eq!(std::mem::replace(&mut page[third], wrong), 3);
             });
-            assert_eq!(all(&Sql::open(&path).unwrap()), (false, false), "{wrong}");
+            assert_eq!(all(&Sql::open(path).unwrap()), (false, false), "{wrong}");
         }
     }
 }

@@ -60,7 +60,7 @@ fn counts_are_read_as_they_were_written() {
 #[test]
 fn who_only_reads_keeps_little_in_memory_and_changes_nothing() {
     let bench = Bench::with(&[], 0);
-    let sql = Sql::open_read_only(&bench.env.home.database()).unwrap();
+    let sql = Sql::open_read_only(bench.env.home.database()).unwrap();
     assert_eq!(pragma(&sql, "cache_size"), -256, "KiB");
     sql.set_meta("key", "value").unwrap_err();
 }

@@ -117,7 +117,7 @@ fn a_lock_on_a_file_that_others_do_not_see_is_none() {
 fn an_empty_database_is_made_for_its_owner_alone_and_one_that_is_there_is_kept() {
     let (_dir, home) = home();
     home.create_database().unwrap();
-    assert_eq!((fs::read(home.database()).unwrap(), rights(&home.database())), (Vec::new(), 0o600));
+    assert_eq!((fs::read(home.database()).unwrap(), rights(home.database())), (Vec::new(), 0o600));
     fs::write(home.database(), b"events").unwrap();
     home.create_database().unwrap();
     assert_eq!(fs::read(home.database()).unwrap(), b"events");

@@ -179,7 +179,7 @@ pub(in crate::outbox::sqlite) fn open_or_quarantine(
 
 /// SQLite passes over what lies behind a wrong byte of the WAL in silence; nothing more than telling can be done.
 fn tell_of_damaged_wal(env: &Env) {
-    let transactions = wal::transactions_behind_damage(&env.home.wal());
+    let transactions = wal::transactions_behind_damage(env.home.wal());
     if transactions > 0 {
         env.metrics.outbox_errors.with(StoreError::Corrupt).inc();
         tracing::error!(

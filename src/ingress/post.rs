@@ -152,31 +152,39 @@ impl Told {
 /// to say.
 fn stored(receipt: &Receipt, notes: &str, single: bool) -> Answer {
     let notes = receipt.replayed.as_deref().unwrap_or(notes);
-    let mut body = String::with_capacity(32 + 40 * receipt.ids.len() + notes.len());
-    let mut text = [0; EventId::TEXT_BYTES];
-    let mut push = |before: &str, id: &EventId| {
-        [before, "\"", id.write_to(&mut text), "\""].iter().for_each(|part| body.push_str(part));
+    let mut answer = match receipt.ids.first() {
+        Some(id) if single => one(*id, notes),
+        _ => answer::json(several(&receipt.ids, notes)),
     };
-    if single {
-        receipt.ids.iter().for_each(|id| push("{\"success\":true,\"id\":", id));
-    } else {
-        for (place, id) in receipt.ids.iter().enumerate() {
-            push(if place == 0 { "{\"success\":true,\"ids\":[" } else { "," }, id);
-        }
-        body.push(']');
-    }
-    body.push_str(notes);
-    body.push('}');
-    let mut answer = answer::json(body);
-    if let (true, Some(id)) = (single, receipt.ids.first())
-        && let Ok(location) = HeaderValue::from_maybe_shared(Bytes::from(["/events/", id.write_to(&mut text)].concat()))
-    {
-        answer.headers_mut().insert(LOCATION, location);
-    }
     if receipt.replayed.is_some() {
         answer.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     answer
+}
+
+fn one(id: EventId, notes: &str) -> Answer {
+    let mut text = [0; EventId::TEXT_BYTES];
+    let id = id.write_to(&mut text);
+    let mut answer = answer::json([r#"{"success":true,"id":""#, id, "\"", notes, "}"].concat());
+    if let Ok(location) = HeaderValue::from_maybe_shared(Bytes::from(["/events/", id].concat())) {
+        answer.headers_mut().insert(LOCATION, location);
+    }
+    answer
+}
+
+fn several(ids: &[EventId], notes: &str) -> String {
+    let mut text = [0; EventId::TEXT_BYTES];
+    let mut body = String::with_capacity(32 + (EventId::TEXT_BYTES + 3) * ids.len() + notes.len());
+    body.push_str("{\"success\":true,\"ids\":[");
+    for (place, id) in ids.iter().enumerate() {
+        body.push_str(if place == 0 { "\"" } else { ",\"" });
+        body.push_str(id.write_to(&mut text));
+        body.push('"');
+    }
+    body.push(']');
+    body.push_str(notes);
+    body.push('}');
+    body
 }
 
 /// JSON, or lines for a batch. Nothing said counts as JSON; parameters do not matter.

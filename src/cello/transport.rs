@@ -160,8 +160,8 @@ impl Transport {
             .pool_idle_timeout(settings.pool_idle)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD)
-            // Head and body of an event are small: copied together they are sent sooner than from two places.
-            .http1_writev(false)
+            // `http1_writev` stays on: copied together with their heads, requests with keys would lie in the
+            // buffers of connections.
             // The bound of 100 headers is hyper's own: one that is set makes it clear a list of so many for each answer.
             .http2_max_header_list_size(MAX_HEAD as u32)
             .http2_keep_alive_interval(PING_EVERY)

@@ -67,7 +67,9 @@ impl Writer {
         let now = self.env.clock.instant();
         let Some(store) = self.store.as_mut().filter(|_| now >= self.chores_at) else { return Ok(()) };
         let is_idle = !std::mem::take(&mut self.is_busy);
-        store.measure()?;
+        if self.is_stirred {
+            store.measure()?;
+        }
         store.look_at_gates()?;
         self.has_chores = store.has_chores(&self.env, !is_idle)?;
         let vacuums = store.free_pages > if is_idle { 0 } else { SPARE_PAGES };

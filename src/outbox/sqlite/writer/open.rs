@@ -22,6 +22,8 @@ pub(super) struct Open {
     added: u64,
     /// Appends are refused: the disk is full.
     pub(super) is_full: bool,
+    /// It has the file to itself, as whatever ends events beside its commands must.
+    is_alone: bool,
 }
 
 /// What memory follows with once a commit is durable.
@@ -56,7 +58,8 @@ impl Open {
         store.landed.clear();
         store.counts = Counts::default();
         store.written_pending = 0;
-        Ok(Self { commands: Vec::new(), effects: Vec::new(), books: store.books, added: 0, is_full: false })
+        let (is_full, is_alone) = (false, syncs == Syncs::Itself);
+        Ok(Self { commands: Vec::new(), effects: Vec::new(), books: store.books, added: 0, is_full, is_alone })
     }
 
     /// Writes the commands from place `from` on.
@@ -78,20 +81,20 @@ impl Open {
         store.forget(env, delivered, !self.commands.is_empty())?;
         store.books.mark = store.queue.mark(store.written_pending);
         store.sql.write_books(&store.books)?;
-        // Inside the transaction a look at the file costs no locks.
-        if self.commands.is_empty() || !self.only_appends() {
-            store.measure()?
-        } else {
+        // Inside the transaction a look at the file costs no locks. What was forgotten beside appends is counted by
+        // the next housekeeping.
+        if self.only_appends() {
             store.grow(self.added)?
+        } else {
+            store.measure()?
         }
         (env.seams.before_commit)().map_err(seam_error)?;
         Ok(store.sql.commit()?)
     }
 
-    /// Whether its commands only append, so that what waits longest stays the same. (What else may end events has the
-    /// file to itself.)
+    /// Whether it ends no event for sure: what waits longest stays the same, and the file grows.
     pub(super) fn only_appends(&self) -> bool {
-        self.commands.iter().all(|command| matches!(command, Command::Append { .. }))
+        !self.is_alone && self.commands.iter().all(|command| matches!(command, Command::Append { .. }))
     }
 
     /// Bytes that it adds to the WAL, about; rather more.

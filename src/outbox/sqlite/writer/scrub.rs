@@ -78,6 +78,20 @@ mod tests {
     }
 
     #[test]
+    fn an_erasure_beside_an_append_does_not_end_while_there_are_free_pages() {
+        let mut rig = Rig::new(Bench::with(&["person", "other"], 100 * 4096));
+        rig.writer.env.volume.space.free = 1 << 40;
+        let (erase, mut erased) = Rig::decide(Decision::Erase(UserId::new("person")));
+        rig.turn([]);
+        rig.turn([erase, rig.append(&["other"], 10).0]);
+        while erased.try_recv().is_err() {
+            rig.turn([rig.append(&["other"], 10).0]);
+        }
+        let (_, free) = rig.store().sql.pages().unwrap();
+        assert_eq!(free, 0);
+    }
+
+    #[test]
     fn an_erasure_that_somebodys_look_keeps_from_its_end_says_so_after_many_steps() {
         let mut rig = Rig::new(Bench::with(&["a"], 10));
         let look = rusqlite::Connection::open(rig.writer.env.home.database()).unwrap();

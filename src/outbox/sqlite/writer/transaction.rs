@@ -195,7 +195,6 @@ impl Writer {
         if job.is_some_and(|job| matches!(job.decision, Decision::Erase(_))) {
             store.sql.overwrite_all(true)?;
         }
-        self.is_oldest_known = false;
         let mut open = Open::begin(store, Syncs::Itself)?;
         (open.is_full, open.commands) = (is_full, std::mem::take(work));
         let written = open.apply(store, &mut self.env, 0, abandoned).and_then(|()| {

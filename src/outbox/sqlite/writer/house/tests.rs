@@ -111,6 +111,19 @@ async fn a_busy_store_keeps_256_free_pages_and_its_wal_and_an_idle_one_neither()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_got_free_beside_appends_is_given_back_too() {
+    let mut rig = Rig::new(Bench::with(&["a"], 20 * 4096));
+    rig.turn([]);
+    // As what was remembered is forgotten.
+    rig.store().sql.delete_event(1).unwrap();
+    append(&mut rig, 10);
+    for _ in 0..4 {
+        pass(&mut rig, CHORES_EVERY).await;
+    }
+    assert_eq!(rig.store().sql.pages().unwrap().1, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_looks_after_itself_every_five_seconds_and_50_times_a_second_while_there_is_more_to_do() {
     let mut rig = Rig::new(Bench::with(&[], 0));
     rig.turn([]);

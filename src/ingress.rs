@@ -202,7 +202,7 @@ impl Shared {
         let label = route.map_or(RouteLabel::Other, Route::label);
         let announced = body.size_hint().exact();
 
-        let answer = match self.admission.check(head, route, self.clock.instant()) {
+        let answer = match self.admission.check(head, route, started) {
             Ok(()) => self.dispatch(head, route, body).await,
             Err(refusal) => Err(refusal),
         };

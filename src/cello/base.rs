@@ -39,7 +39,10 @@ impl Base {
 
     /// The URL of a path; `None` if it is too long for one.
     pub(super) fn join(&self, path: &PathAndQuery) -> Option<Uri> {
-        let path = PathAndQuery::try_from(format!("{}{path}", self.prefix)).ok()?;
+        let path = match &*self.prefix {
+            "" => path.clone(),
+            prefix => PathAndQuery::try_from(format!("{prefix}{path}")).ok()?,
+        };
         let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
         uri.path_and_query(path).build().ok()
     }

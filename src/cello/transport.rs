@@ -41,8 +41,6 @@ use crate::metrics::Operation;
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 * 1024;
-/// Idle connections kept: more than events and reads together use.
-const MAX_IDLE: usize = 32;
 /// A silent HTTP/2 connection with calls on it is asked for a sign of life so often; without one it
 /// is dropped. Otherwise a path that went dead would fail every call until TCP gives up.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -157,8 +155,9 @@ impl Transport {
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
+            // However many there are: no more than events and reads are sent at the same time. With fewer kept, each
+            // call beyond them would open one of its own.
             .pool_idle_timeout(settings.pool_idle)
-            .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD)
             // `http1_writev` stays on: copied together with their heads, requests with keys would lie in the
             // buffers of connections.
@@ -216,7 +215,8 @@ impl Wire {
         headers.insert(USER_AGENT, AGENT);
         headers.insert(ACCEPT_ENCODING, UNPACKED);
         if let Some(key) = call.key {
-            let key = HeaderValue::try_from(key.to_string()).expect("a UUID is a valid header value");
+            let mut text = [0; EventId::TEXT_BYTES];
+            let key = HeaderValue::from_str(key.write_to(&mut text)).expect("a UUID is a valid header value");
             headers.insert(IDEMPOTENCY_KEY, key);
         }
         if let Some(token) = &call.token {

@@ -1,17 +1,21 @@
 //! One call: what is sent, what is made of what comes back, and of what does not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Auth, Call, CallError, Cello, Judgement, KeySource, MAX_BODY, Settings, Verdict};
-use cello_relay::clock::SystemClock;
+use cello_relay::cello::{Auth, Call, CallError, Cello, Courier, Judgement, KeySource, MAX_BODY, Settings, Verdict};
+use cello_relay::clock::{SystemClock, Timestamp};
+use cello_relay::event::EventId;
 use cello_relay::metrics::{Metrics, Operation};
 use cello_relay::reason::Reason;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 use super::tls::Identity;
 use super::upstream::{Reply, Upstream};
@@ -170,6 +174,42 @@ async fn a_pooled_connection_that_was_closed_is_replaced_without_doubt() {
         assert_eq!(running.deliver().await.verdict, Verdict::Delivered);
         both_closed.recv().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn many_calls_at_a_time_keep_as_many_connections_and_open_no_others_later() {
+    const AT_A_TIME: usize = 100;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let opened = Arc::new(AtomicUsize::new(0));
+    let (count, all_are_there) = (Arc::clone(&opened), Arc::new(Barrier::new(AT_A_TIME)));
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+            let all_are_there = Arc::clone(&all_are_there);
+            tokio::spawn(async move {
+                loop {
+                    read_request(&mut socket).await;
+                    all_are_there.wait().await;
+                    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                }
+            });
+        }
+    });
+    let running = run(settings(&url, Auth::None));
+    for _ in 0..10 {
+        let mut calls = JoinSet::new();
+        for seq in 0..AT_A_TIME as u64 {
+            let cello = Arc::clone(&running.cello);
+            let id = EventId::new(Timestamp::from_millis(1), seq, 1);
+            calls.spawn(async move { cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await });
+        }
+        let judgements = calls.join_all().await;
+        assert!(judgements.iter().all(|judgement| judgement.verdict == Verdict::Delivered));
+    }
+    // A call may open one that turns out not to be needed, as another became free meanwhile.
+    assert!(opened.load(Ordering::SeqCst) < 2 * AT_A_TIME, "{opened:?} connections");
 }
 
 async fn read_request(socket: &mut TcpStream) {

@@ -235,9 +235,10 @@ impl Sqlite {
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ReadError("it is closed".to_owned()))) })
     }
 
-    /// What a caller hears whose reply was dropped.
-    fn no_answer(&self) -> AppendError {
-        if self.shared.inbox.is_closed() { AppendError::Closed } else { AppendError::Unavailable }
+    /// What a caller hears of an append; whose reply was dropped, hears why.
+    async fn receipt(&self, answer: oneshot::Receiver<Result<Receipt, AppendError>>) -> Result<Receipt, AppendError> {
+        let is_closed = || self.shared.inbox.is_closed();
+        answer.await.unwrap_or_else(|_| Err(if is_closed() { AppendError::Closed } else { AppendError::Unavailable }))
     }
 }
 
@@ -278,20 +279,16 @@ impl Outbox for Sqlite {
         let (reply, answer) = oneshot::channel();
         let inbox = &self.shared.inbox;
         // Enqueued at the call if there is room, so that it is stored even if nobody waits.
-        let waiting = match inbox.try_room(&batch) {
-            Some(room) => {
-                drop(inbox.push(Command::Append { batch, _room: room, reply }));
-                None
-            }
-            None => Some((batch, reply)),
-        };
-        Box::pin(async move {
-            if let Some((batch, reply)) = waiting {
+        let Some(room) = inbox.try_room(&batch) else {
+            return Box::pin(async move {
                 let room = inbox.wait_for_room(&batch).await.ok_or(AppendError::Closed)?;
                 drop(inbox.push(Command::Append { batch, _room: room, reply }));
-            }
-            answer.await.unwrap_or_else(|_| Err(self.no_answer()))
-        })
+                self.receipt(answer).await
+            });
+        };
+        drop(inbox.push(Command::Append { batch, _room: room, reply }));
+        // Of its own, as it is much smaller and the usual case.
+        Box::pin(self.receipt(answer))
     }
 
     fn claim(&self, want: Want) -> Wait<'_, Vec<Claimed>> {

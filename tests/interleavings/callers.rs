@@ -9,11 +9,17 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::oneshot;
 
-use crate::inbox::{Command, Inbox, LINGER_FOR, Wanted, answer};
+use crate::inbox::{Command, GATHER, Inbox, LINGER_FOR, Wanted, answer};
 
 /// What an idle writer waits for; no test lasts so long.
-pub(crate) const IDLE: Wanted =
-    Wanted { commands: 1, claims: true, company: LINGER_FOR, expects: false, within: Duration::from_secs(3600) };
+pub(crate) const IDLE: Wanted = Wanted {
+    commands: 1,
+    claims: true,
+    company: LINGER_FOR,
+    gather: GATHER,
+    expects: false,
+    within: Duration::from_secs(3600),
+};
 
 pub(crate) type Reply = oneshot::Receiver<Result<(), SettleError>>;
 

@@ -80,6 +80,16 @@ fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
         assert_eq!(commands.len(), answers.len());
     };
     shuttle::check_random(many, 1);
+    let all_there_are = || {
+        let inbox = Inbox::new();
+        let mut taken = Vec::new();
+        for (number, then) in [(1, 0), (2, 2)] {
+            assert!(inbox.push(delivery(number).0).is_ok());
+            inbox.take(Wanted { gather: 2, within: Duration::ZERO, ..IDLE }, &mut taken);
+            assert_eq!(taken.len(), then);
+        }
+    };
+    shuttle::check_random(all_there_are, 1);
 }
 
 #[test]

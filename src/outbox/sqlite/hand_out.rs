@@ -155,7 +155,7 @@ impl Store {
 
     /// Whether a user's next event may wait for a delivery to be recorded.
     pub(super) fn someone_waits(&self) -> bool {
-        self.books.gates > 0 || self.queue.has_blocked()
+        self.queue.has_blocked() || (self.books.gates > 0 && self.queue.has_parked_flight())
     }
 
     /// Reads on in the table.

@@ -23,9 +23,9 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
 
-/// Deliveries are taken when there are so many …
+/// Deliveries are taken when there are so many, or no more can come and a user's next event waits …
 pub(super) const GATHER: usize = 48;
-/// … or the first has waited so long and something else comes, or a user's next event waits …
+/// … or the first has waited so long and something else comes, or that next event waits …
 pub(super) const GATHER_FOR: Duration = Duration::from_millis(2);
 /// … or so long in any case: what was delivered and is not recorded when the process is killed goes out again.
 pub(super) const LINGER_FOR: Duration = Duration::from_millis(15);
@@ -37,8 +37,10 @@ pub(super) struct Wanted {
     pub(super) commands: usize,
     /// Claims count as commands, as one might get something; else they wait until there is another reason.
     pub(super) claims: bool,
-    /// Deliveries wait so long for company.
+    /// Deliveries wait so long for company …
     pub(super) company: Duration,
+    /// … or until there are so many.
+    pub(super) gather: usize,
     /// Deliveries may come soon: it looks once by itself after the time of their company, so that one that comes before
     /// wakes nobody.
     pub(super) expects: bool,
@@ -147,13 +149,13 @@ impl State {
         self.nudged
             || self.end == End::Abandoned
             || self.commands.len() + claims >= wanted.commands
-            || self.are_ripe(wanted.company)
+            || self.are_ripe(wanted.gather, wanted.company)
     }
 
     /// Whether deliveries have waited long enough.
-    fn are_ripe(&self, company: Duration) -> bool {
+    fn are_ripe(&self, gather: usize, company: Duration) -> bool {
         let are_late = || self.gathering.is_some_and(|since| since.elapsed() >= company);
-        !self.deliveries.is_empty() && (self.deliveries.len() >= GATHER || are_late())
+        !self.deliveries.is_empty() && (self.deliveries.len() >= gather || are_late())
     }
 
     /// How long until there is a reason to look again.
@@ -301,7 +303,7 @@ impl Inbox {
         };
         into.append(&mut state.commands);
         into.append(&mut state.claims);
-        if state.are_ripe(company) {
+        if state.are_ripe(wanted.gather, company) {
             into.append(&mut state.deliveries);
             state.gathering = None;
         }

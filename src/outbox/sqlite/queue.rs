@@ -157,6 +157,16 @@ impl Queue {
         self.flights.get(&seq)
     }
 
+    /// How many events are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether an event in flight has a gated user, of whom more may be parked behind it.
+    pub(super) fn has_parked_flight(&self) -> bool {
+        self.flights.values().any(|flight| flight.parked)
+    }
+
     /// Remembers that the intent to send it is committed.
     pub(super) fn intended(&mut self, seq: u64) {
         if let Some(flight) = self.flights.get_mut(&seq) {

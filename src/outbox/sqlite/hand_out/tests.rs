@@ -1,5 +1,6 @@
 //! How far the file is read, and what is known of who could get or waits for something.
 
+use crate::event::UserId;
 use crate::outbox::sqlite::testing::Bench;
 
 /// The sequences up to which a few steps have read.
@@ -60,5 +61,14 @@ fn a_delivery_is_known_to_be_waited_for_where_a_users_next_event_is_behind_it() 
     let _claimed = bench.hand_out(9);
     assert!(!bench.store.someone_waits());
     bench.gate("c");
-    assert!(bench.store.someone_waits(), "it may be behind a gate");
+    assert!(!bench.store.someone_waits(), "what is behind a gate waits for no other user's delivery");
+    let mut bench = Bench::with(&["c", "c"], 10);
+    bench.gate("c");
+    for seq in [1, 2] {
+        bench.store.sql.park(&UserId::new("c"), seq).unwrap();
+    }
+    bench.store.queue.cursor = 3;
+    assert!(!bench.store.someone_waits());
+    assert_eq!(bench.hand_out(9).len(), 1);
+    assert!(bench.store.someone_waits(), "one may be behind the gate that this one came through");
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot::{Receiver, channel};
 use super::Writer;
 use super::syncer::{Held, Syncer};
 use crate::event::{Event, Trigger, UserId};
-use crate::outbox::sqlite::inbox::{Command, Decided, Decision, Wanted};
+use crate::outbox::sqlite::inbox::{Command, Decided, Decision, GATHER, Wanted};
 use crate::outbox::sqlite::store::Store;
 use crate::outbox::sqlite::testing::Bench;
 use crate::outbox::{
@@ -72,7 +72,7 @@ impl Rig {
     /// Nobody waits any more.
     pub(super) fn hush(&self) {
         let (commands, company, within) = (1, Duration::ZERO, Duration::ZERO);
-        let wanted = Wanted { commands, claims: false, company, expects: false, within };
+        let wanted = Wanted { commands, claims: false, company, gather: GATHER, expects: false, within };
         self.writer.shared.inbox.take(wanted, &mut Vec::new());
     }
 

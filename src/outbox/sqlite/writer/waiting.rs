@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Writer;
-use crate::outbox::sqlite::inbox::{GATHER_FOR, LINGER_FOR, Wanted};
+use crate::outbox::sqlite::inbox::{GATHER, GATHER_FOR, LINGER_FOR, Wanted};
 use crate::outbox::sqlite::store::Store;
 
 /// While a commit is synced, the writer goes on when so many commands wait; with fewer it waits for the
@@ -29,13 +29,17 @@ impl Writer {
         let is_syncing = self.syncer.since().is_some();
         let store = self.store.as_ref();
         let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
-        let company =
-            match store {
-                Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
-                    if store.someone_waits() { GATHER_FOR } else { LINGER_FOR }
+        let (company, gather) = match store {
+            Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
+                // Once all that is in flight was delivered, no company can come before the next is handed out.
+                if store.someone_waits() {
+                    (GATHER_FOR, GATHER.min(store.queue.in_flight()))
+                } else {
+                    (LINGER_FOR, GATHER)
                 }
-                _ => Duration::ZERO,
-            };
+            }
+            _ => (Duration::ZERO, GATHER),
+        };
         let claims = is_urgent || store.is_some_and(Store::can_hand_out);
         let is_calm = !company.is_zero();
         let expects = self.stats.in_flight > 0 && is_calm;
@@ -46,7 +50,7 @@ impl Writer {
         } else {
             (1, IDLE)
         };
-        Wanted { commands, claims, company, expects, within: self.patience().min(longest) }
+        Wanted { commands, claims, company, gather, expects, within: self.patience().min(longest) }
     }
 
     /// How long there is nothing to do unless someone asks.

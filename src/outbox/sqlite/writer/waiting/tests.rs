@@ -42,6 +42,28 @@ fn deliveries_are_expected_while_something_is_in_flight_and_linger_less_if_someb
 }
 
 #[test]
+fn deliveries_that_somebody_waits_for_wait_for_no_more_company_than_can_come() {
+    let users: Vec<String> = (0..GATHER + 1).map(|number| format!("u-{number}")).collect();
+    let mut rig = Rig::new(Bench::with(&[], 0));
+    let gathers_with = |rig: &mut Rig, more: &[String]| {
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let (append, _answer) = rig.append(&more, 10);
+        let (claim, mut claimed) = Rig::claim(more.len());
+        rig.turn([append, claim]);
+        let gather = rig.writer.wanted().gather;
+        (gather, claimed.try_recv().unwrap_or_default())
+    };
+    let (gather, first) = gathers_with(&mut rig, &users[..1]);
+    assert_eq!((gather, first.len()), (GATHER, 1), "nobody waits");
+    let (gather, none) = gathers_with(&mut rig, &users[..1]);
+    assert_eq!((gather, none.len()), (1, 0), "the user's next event waits");
+    let (gather, second) = gathers_with(&mut rig, &users[1..2]);
+    assert_eq!((gather, second.len()), (2, 1));
+    let (gather, many) = gathers_with(&mut rig, &users[2..]);
+    assert_eq!((gather, many.len()), (GATHER, GATHER - 1), "of so many no more are waited for");
+}
+
+#[test]
 fn a_claim_wakes_a_writer_that_may_have_something_for_it() {
     let mut rig = Rig::new(Bench::with(&["a"], 10));
     assert!(rig.writer.wanted().claims);

@@ -94,6 +94,10 @@ fn measure(
         bench.results.note(format!("{}: {}", peer.name(), peer.guarantee()));
     }
     load::run(server.address, connections, bench.plan.warm_up, template);
+    if contender == Contender::InAndOut {
+        // What the warm-up left behind is no part of it.
+        server.wait_until_forwarded();
+    }
     let before = server.usage();
     let load = load::run(server.address, connections, bench.plan.measured, template);
     // What the load's end left behind is part of the price.

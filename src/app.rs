@@ -82,6 +82,7 @@ pub enum StartError {
 /// A relay, built and bound, not yet serving.
 pub struct App {
     forwarder: Forwarder,
+    forwarding: Handle,
     relay: Relay,
 }
 
@@ -104,14 +105,15 @@ struct Relay {
     metrics: Arc<Metrics>,
 }
 
-/// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it; `log` is this
-/// process's log, whose level can be changed from outside.
+/// Opens the outbox, binds the sockets and puts the parts together. Needs a runtime around it; `forwarding` is that of
+/// what is sent, the same or another; `log` is this process's log, whose level can be changed from outside.
 ///
 /// # Errors
 /// Whatever keeps a relay from starting; nothing was served yet.
 pub fn build(
     settings: Settings,
     config_hash: &str,
+    forwarding: &Handle,
     metrics: Arc<Metrics>,
     log: telemetry::Handle,
 ) -> Result<App, StartError> {
@@ -120,7 +122,7 @@ pub fn build(
     let outbox = Arc::new(Sqlite::open(settings.outbox.clone(), clock.clone(), metrics.clone())?);
     // The control socket is bound only under the outbox's lock: two relays cannot take it from each other.
     let bound = listeners::bind(&settings)?;
-    let cello = Cello::new(settings.cello.clone(), clock.clone(), metrics.clone())?;
+    let cello = Cello::on(forwarding.clone(), settings.cello.clone(), clock.clone(), metrics.clone())?;
     let deps = forwarder::Deps {
         outbox: outbox.clone(),
         courier: cello.clone(),
@@ -175,7 +177,7 @@ pub fn build(
         clock,
         metrics,
     };
-    Ok(App { forwarder, relay })
+    Ok(App { forwarder, forwarding: forwarding.clone(), relay })
 }
 
 /// What an operator paused before this start stays paused, unless its time is over.
@@ -237,13 +239,12 @@ impl App {
         &self.relay.bound
     }
 
-    /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended. `forwarding`: the runtime of what is
-    /// sent, this one or another.
-    pub async fn run(self, signals: Signals, forwarding: &Handle) -> End {
-        let Self { forwarder, mut relay } = self;
+    /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended.
+    pub async fn run(self, signals: Signals) -> End {
+        let Self { forwarder, forwarding, mut relay } = self;
         let (stop_ingest, stop_rest) = (watch::channel(false).0, watch::channel(false).0);
         let mut rest = JoinSet::new();
-        rest.spawn_on(forwarder.run(), forwarding);
+        rest.spawn_on(forwarder.run(), &forwarding);
         let ingest = relay.serve(&mut rest, &stop_ingest, &stop_rest);
         relay.phase.send_replace(Phase::Serving);
         relay.log_start();

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! [`verdict`] turns whatever came back, or did not, into what happens to the event; `token` owns the
-//! one access token that all calls share.
+//! one access token that all calls share. Connections are made and driven where `berth` says, whoever calls.
 
 mod answer;
 mod authorize;
 mod base;
+mod berth;
 mod connector;
 mod credentials;
 #[cfg(fuzzing)]
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::http::uri::PathAndQuery;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -52,6 +54,7 @@ pub use transport::{Call, Fault, TransportError};
 pub use verdict::{Judgement, Verdict};
 
 use authorize::Authorize;
+use berth::Berth;
 use credentials::{Files, Reading};
 use measure::Measure;
 use skew::Skew;
@@ -204,8 +207,30 @@ impl Cello {
     /// # Errors
     /// See [`BuildError`].
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Arc<Self>, BuildError> {
+        Self::build(settings, Berth::default(), clock, metrics)
+    }
+
+    /// The same, with its connections on that runtime, whoever calls: the one that most calls come from.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn on(
+        runtime: Handle,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, BuildError> {
+        Self::build(settings, Berth::on(runtime), clock, metrics)
+    }
+
+    fn build(
+        settings: Settings,
+        berth: Berth,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, BuildError> {
         let skew = Skew::default();
-        let transport = Transport::new(&settings, clock.clone(), skew.clone())?;
+        let transport = Transport::new(&settings, berth, clock.clone(), skew.clone())?;
         let bare = Measure::new(transport, metrics.clone(), clock.clone());
         let tokens = Arc::new(Tokens::new(matches!(settings.auth, Auth::None)));
         let calls = Authorize::new(bare.clone(), tokens.clone());

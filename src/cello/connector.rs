@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt};
 
 use super::base::Base;
+use super::berth::Berth;
 use super::transport::Fault;
 use super::{BuildError, Settings, tls};
 
@@ -41,6 +42,7 @@ pub(super) struct Connector {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// For all phases together.
     limit: Duration,
+    berth: Berth,
 }
 
 #[derive(Clone)]
@@ -50,7 +52,7 @@ enum Route {
 }
 
 impl Connector {
-    pub(super) fn new(settings: &Settings, base: &Base) -> Result<Self, BuildError> {
+    pub(super) fn new(settings: &Settings, base: &Base, berth: Berth) -> Result<Self, BuildError> {
         let config = tls::client_config(settings.ca_file.as_deref())?;
         let tls = if base.is_https() {
             let name = ServerName::try_from(base.host().to_owned());
@@ -59,7 +61,7 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { route: Route::new(settings, base)?, tls, limit: settings.connect_timeout })
+        Ok(Self { route: Route::new(settings, base)?, tls, limit: settings.connect_timeout, berth })
     }
 }
 
@@ -120,17 +122,27 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { route, tls, limit } = self.clone();
+        let Self { route, tls, limit, berth } = self.clone();
         Box::pin(async move {
-            let deadline = Instant::now() + limit;
-            let reached = timeout_at(deadline, route.reach(uri)).await;
-            let tcp = reached.unwrap_or(Err(ConnectError(Fault::Connect)))?;
-            let Some((tls, name)) = tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
-            match timeout_at(deadline, tls.connect(name, TokioIo::new(tcp))).await {
-                Ok(Ok(stream)) => Ok(MaybeHttpsStream::Https(TokioIo::new(stream))),
-                Ok(Err(_)) | Err(_) => Err(ConnectError(Fault::Tls)),
-            }
+            let connected = berth.run(connect(route, tls, limit, uri)).await;
+            connected.unwrap_or(Err(ConnectError(Fault::Connect)))
         })
+    }
+}
+
+async fn connect(
+    route: Route,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    limit: Duration,
+    uri: Uri,
+) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
+    let deadline = Instant::now() + limit;
+    let reached = timeout_at(deadline, route.reach(uri)).await;
+    let tcp = reached.unwrap_or(Err(ConnectError(Fault::Connect)))?;
+    let Some((tls, name)) = tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
+    match timeout_at(deadline, tls.connect(name, TokioIo::new(tcp))).await {
+        Ok(Ok(stream)) => Ok(MaybeHttpsStream::Https(TokioIo::new(stream))),
+        Ok(Err(_)) | Err(_) => Err(ConnectError(Fault::Tls)),
     }
 }
 

@@ -24,7 +24,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 use super::answer::{self, Answer};
 use super::base::Base;
+use super::berth::Berth;
 use super::connector::{ConnectError, Connector};
 use super::skew::Skew;
 use super::{BuildError, Settings, wiped};
@@ -149,10 +150,15 @@ struct Wire {
 }
 
 impl Transport {
-    pub(super) fn new(settings: &Settings, clock: Arc<dyn Clock>, skew: Skew) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        settings: &Settings,
+        berth: Berth,
+        clock: Arc<dyn Clock>,
+        skew: Skew,
+    ) -> Result<Self, BuildError> {
         let base = Base::parse(&settings.base_url)?;
-        let connector = Connector::new(settings, &base)?;
-        let client = Client::builder(TokioExecutor::new())
+        let connector = Connector::new(settings, &base, berth.clone())?;
+        let client = Client::builder(berth)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             // However many there are: no more than events and reads are sent at the same time. With fewer kept, each

@@ -46,8 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let bound = app.bound();
         let mut story = Story::new(&cello, bound.ingest_at.clone(), bound.ops_at.clone());
         let (ingest, admin) = (bound.ingest_at[0], bound.admin_at[0]);
-        let forwarding = Handle::current();
-        let relay = tokio::spawn(async move { app.run(signals, &forwarding).await });
+        let relay = tokio::spawn(app.run(signals));
         let told = story.tell().await;
         if args.once {
             return told;
@@ -82,7 +81,7 @@ async fn build(cello: &Simulator, dir: &TempDir) -> Result<App, Failure> {
     let loaded = config::load(&sources)?;
     let metrics = Arc::new(Metrics::new());
     let log = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
-    Ok(app::build(loaded.settings, &loaded.hash, metrics, log)?)
+    Ok(app::build(loaded.settings, &loaded.hash, &Handle::current(), metrics, log)?)
 }
 
 /// The default port, or any other if that one is taken.

@@ -24,8 +24,8 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let second = if has_two_cores() { Some(one_thread("forwarder")?) } else { None };
     let forwarding = second.as_ref().unwrap_or(&runtime).handle();
     runtime.block_on(async {
-        let app = app::build(loaded.settings, &loaded.hash, metrics, log)?;
-        app.run(signals, forwarding).await;
+        let app = app::build(loaded.settings, &loaded.hash, forwarding, metrics, log)?;
+        app.run(signals).await;
         Ok(())
     })
 }

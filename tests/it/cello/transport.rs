@@ -212,6 +212,22 @@ async fn many_calls_at_a_time_keep_as_many_connections_and_open_no_others_later(
     assert!(opened.load(Ordering::SeqCst) < 2 * AT_A_TIME, "{opened:?} connections");
 }
 
+#[tokio::test]
+async fn connections_live_on_the_runtime_they_were_given_whoever_calls() {
+    let upstream = Upstream::start(|_| async { Reply::delivered() }).await;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let theirs = builder.worker_threads(1).enable_all().build().unwrap();
+    let settings = settings(&upstream.url(), Auth::None);
+    let metrics = Arc::new(Metrics::new());
+    let cello = Cello::on(theirs.handle().clone(), settings, Arc::new(SystemClock), metrics).unwrap();
+    assert_eq!(theirs.metrics().num_alive_tasks(), 0);
+    let id = EventId::new(Timestamp::from_millis(1), 1, 1);
+    let judgement = cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await;
+    assert_eq!(judgement.verdict, Verdict::Delivered);
+    assert!(theirs.metrics().num_alive_tasks() > 0, "it is driven elsewhere");
+    theirs.shutdown_background();
+}
+
 async fn read_request(socket: &mut TcpStream) {
     let mut read = Vec::new();
     while !read.ends_with(EVENT.as_bytes()) {

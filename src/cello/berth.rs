@@ -1,0 +1,92 @@
+//! Where connections are made and driven.
+//!
+//! hyper's client does both on the runtime of whoever needs a connection first. That is most often whoever asks for
+//! the token, and with HTTP/2 all deliveries share that connection: they would go through the thread that takes
+//! events in, and wake it and be woken by it for each event.
+
+use std::future::Future;
+
+use hyper::rt::Executor;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+/// The runtime of connections.
+#[derive(Clone, Default)]
+pub(super) struct Berth(Option<Handle>);
+
+impl Berth {
+    pub(super) fn on(runtime: Handle) -> Self {
+        Self(Some(runtime))
+    }
+
+    /// That of whoever asks, if none was given.
+    fn runtime(&self) -> Handle {
+        self.0.clone().unwrap_or_else(Handle::current)
+    }
+
+    /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked.
+    pub(super) async fn run<T: Send + 'static>(self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        // A set of one: dropped, it ends what is in it.
+        let mut set = JoinSet::new();
+        set.spawn_on(work, &self.runtime());
+        set.join_next().await?.ok()
+    }
+}
+
+impl<F> Executor<F> for Berth
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, work: F) {
+        self.runtime().spawn(work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn thread_of(name: &str) -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name(name).enable_all().build().unwrap()
+    }
+
+    fn here() -> Option<String> {
+        thread::current().name().map(str::to_owned)
+    }
+
+    #[test]
+    fn what_connections_need_runs_on_the_runtime_that_was_given_whoever_asks() {
+        let (asks, drives) = (thread_of("asks"), thread_of("drives"));
+        for (berth, expected) in [(Berth::on(drives.handle().clone()), "drives"), (Berth::default(), "asks")] {
+            let (say, said) = mpsc::sync_channel(1);
+            let made = asks.block_on(asks.spawn(async move {
+                berth.execute(async move { say.send(here()).unwrap() });
+                berth.run(async { here() }).await
+            }));
+            assert_eq!(made.unwrap(), Some(Some(expected.to_owned())));
+            assert_eq!(said.recv().unwrap().as_deref(), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_gone_on_with_and_a_panic_is_none() {
+        let (held, let_go) = tokio::sync::oneshot::channel::<()>();
+        let mut run = Box::pin(Berth::default().run(async move {
+            let _held = held;
+            std::future::pending::<()>().await
+        }));
+        tokio::select! {
+            biased;
+            _ = &mut run => panic!("it has no end"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(run);
+        assert!(let_go.await.is_err(), "what it held was dropped");
+        assert_eq!(Berth::default().run(async { assert!(here().is_none(), "for the test") }).await, None);
+    }
+}

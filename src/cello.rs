@@ -210,7 +210,7 @@ impl Cello {
         Self::build(settings, Berth::default(), clock, metrics)
     }
 
-    /// The same, with its connections on that runtime, whoever calls: the one that most calls come from.
+    /// The same, with its connections on `runtime`, whoever calls. Best on that of most calls.
     ///
     /// # Errors
     /// See [`BuildError`].

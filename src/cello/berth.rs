@@ -1,12 +1,15 @@
-//! Where connections are made and driven.
+//! Where connections are made and driven, and have their timers.
 //!
-//! hyper's client does both on the runtime of whoever needs a connection first. That is most often whoever asks for
+//! hyper's client does all that on the runtime of whoever needs a connection first. That is most often whoever asks for
 //! the token, and with HTTP/2 all deliveries share that connection: they would go through the thread that takes
 //! events in, and wake it and be woken by it for each event.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
-use hyper::rt::Executor;
+use hyper::rt::{Executor, Sleep, Timer};
+use hyper_util::rt::TokioTimer;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -24,7 +27,8 @@ impl Berth {
         self.0.clone().unwrap_or_else(Handle::current)
     }
 
-    /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked.
+    /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked, or the runtime has
+    /// ended.
     pub(super) async fn run<T: Send + 'static>(self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         // A set of one: dropped, it ends what is in it.
         let mut set = JoinSet::new();
@@ -40,6 +44,28 @@ where
 {
     fn execute(&self, work: F) {
         self.runtime().spawn(work);
+    }
+}
+
+impl Timer for Berth {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        TokioTimer::new().now()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        TokioTimer::new().reset(sleep, deadline);
     }
 }
 
@@ -73,8 +99,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn timers_are_those_of_the_runtime_that_was_given() {
+        let drives = thread_of("drives");
+        let berth = Berth::on(drives.handle().clone());
+        // Without a timer of its own; whoever made one here would panic.
+        let asks = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        asks.block_on(async {
+            let mut sleep = berth.sleep(Duration::from_secs(3600));
+            berth.reset(&mut sleep, berth.now());
+            sleep.await;
+            berth.sleep_until(berth.now()).await;
+        });
+    }
+
     #[tokio::test]
-    async fn what_nobody_waits_for_is_not_gone_on_with_and_a_panic_is_none() {
+    async fn what_nobody_waits_for_is_not_gone_on_with() {
         let (held, let_go) = tokio::sync::oneshot::channel::<()>();
         let mut run = Box::pin(Berth::default().run(async move {
             let _held = held;
@@ -87,6 +127,17 @@ mod tests {
         }
         drop(run);
         assert!(let_go.await.is_err(), "what it held was dropped");
-        assert_eq!(Berth::default().run(async { assert!(here().is_none(), "for the test") }).await, None);
+    }
+
+    #[tokio::test]
+    async fn of_a_panic_and_of_a_runtime_that_has_ended_nothing_comes() {
+        async fn panics() -> u8 {
+            panic!("for the test")
+        }
+        assert_eq!(Berth::default().run(panics()).await, None);
+        let ended = thread_of("ended");
+        let berth = Berth::on(ended.handle().clone());
+        ended.shutdown_background();
+        assert_eq!(berth.run(async { 1 }).await, None);
     }
 }

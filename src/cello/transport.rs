@@ -24,7 +24,6 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::TokioTimer;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
@@ -158,11 +157,11 @@ impl Transport {
     ) -> Result<Self, BuildError> {
         let base = Base::parse(&settings.base_url)?;
         let connector = Connector::new(settings, &base, berth.clone())?;
-        let client = Client::builder(berth)
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            // However many there are: no more than events and reads are sent at the same time. With fewer kept, each
-            // call beyond them would open one of its own.
+        let client = Client::builder(berth.clone())
+            .timer(berth.clone())
+            .pool_timer(berth)
+            // All that fall idle are kept so long: about as many as there are calls at the same time. With a bound, each
+            // call beyond it would open one of its own.
             .pool_idle_timeout(settings.pool_idle)
             .http1_max_buf_size(MAX_HEAD)
             // `http1_writev` stays on: copied together with their heads, requests with keys would lie in the

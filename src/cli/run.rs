@@ -37,7 +37,7 @@ pub(super) fn one_thread(name: &str) -> std::io::Result<Runtime> {
     builder.worker_threads(1).thread_name(name).max_blocking_threads(4).enable_all().build()
 }
 
-/// What is taken in and what is sent share nothing but the store: where there is room for it, each has a thread.
+/// What is taken in and what is sent share hardly more than the store: where there is room for it, each has a thread.
 fn has_two_cores() -> bool {
     std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
 }

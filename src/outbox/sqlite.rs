@@ -235,10 +235,13 @@ impl Sqlite {
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(ReadError("it is closed".to_owned()))) })
     }
 
-    /// What a caller hears of an append; whose reply was dropped, hears why.
+    /// What a caller hears of an append. If nothing was answered, the inbox tells why.
     async fn receipt(&self, answer: oneshot::Receiver<Result<Receipt, AppendError>>) -> Result<Receipt, AppendError> {
-        let is_closed = || self.shared.inbox.is_closed();
-        answer.await.unwrap_or_else(|_| Err(if is_closed() { AppendError::Closed } else { AppendError::Unavailable }))
+        match answer.await {
+            Ok(result) => result,
+            Err(_) if self.shared.inbox.is_closed() => Err(AppendError::Closed),
+            Err(_) => Err(AppendError::Unavailable),
+        }
     }
 }
 
@@ -287,7 +290,7 @@ impl Outbox for Sqlite {
             });
         };
         drop(inbox.push(Command::Append { batch, _room: room, reply }));
-        // Of its own, as it is much smaller and the usual case.
+        // A future of its own: it is the usual one, and much smaller.
         Box::pin(self.receipt(answer))
     }
 

@@ -80,16 +80,22 @@ fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
         assert_eq!(commands.len(), answers.len());
     };
     shuttle::check_random(many, 1);
-    let all_there_are = || {
-        let inbox = Inbox::new();
-        let mut taken = Vec::new();
-        for (number, then) in [(1, 0), (2, 2)] {
-            assert!(inbox.push(delivery(number).0).is_ok());
-            inbox.take(Wanted { gather: 2, within: Duration::ZERO, ..IDLE }, &mut taken);
-            assert_eq!(taken.len(), then);
-        }
-    };
-    shuttle::check_random(all_there_are, 1);
+}
+
+#[test]
+fn the_last_delivery_that_can_come_wakes_the_writer() {
+    in_every_order(|| {
+        // No wait ends by itself.
+        let (inbox, writer) = with_writer_that_wants(Wanted { gather: 3, company: IDLE.within, ..IDLE });
+        let callers = three(&inbox, |inbox, number| {
+            let (command, answer) = delivery(number);
+            assert!(inbox.push(command).is_ok());
+            block_on(answer).expect("an answer").expect("done");
+        });
+        join(callers);
+        close(&inbox);
+        assert_eq!(writer.join().expect("no panic").len(), 3);
+    });
 }
 
 #[test]

@@ -23,9 +23,9 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 /// Room for appends that wait for the writer, in units of 1 KiB.
 const ROOM_KIB: u32 = 2048;
 
-/// Deliveries are taken when there are so many, or no more can come and a user's next event waits …
+/// Deliveries are taken when there are so many …
 pub(super) const GATHER: usize = 48;
-/// … or the first has waited so long and something else comes, or that next event waits …
+/// … or the first has waited so long and something else comes, or a user's next event waits …
 pub(super) const GATHER_FOR: Duration = Duration::from_millis(2);
 /// … or so long in any case: what was delivered and is not recorded when the process is killed goes out again.
 pub(super) const LINGER_FOR: Duration = Duration::from_millis(15);
@@ -39,7 +39,7 @@ pub(super) struct Wanted {
     pub(super) claims: bool,
     /// Deliveries wait so long for company …
     pub(super) company: Duration,
-    /// … or until there are so many.
+    /// … or until there are so many: no more than can come, if a user's next event waits.
     pub(super) gather: usize,
     /// Deliveries may come soon: it looks once by itself after the time of their company, so that one that comes before
     /// wakes nobody.

@@ -99,7 +99,7 @@ impl Queue {
         !self.free.is_empty()
     }
 
-    /// Whether an event in the window waits behind one in flight.
+    /// Whether an event in the window waits behind another of its user, in flight or not.
     pub(super) fn has_blocked(&self) -> bool {
         self.window.len() > self.free.len()
     }
@@ -155,11 +155,6 @@ impl Queue {
     /// The event in flight with that sequence.
     pub(super) fn flight(&self, seq: u64) -> Option<&Flight> {
         self.flights.get(&seq)
-    }
-
-    /// How many events are in flight.
-    pub(super) fn in_flight(&self) -> usize {
-        self.flights.len()
     }
 
     /// Whether an event in flight has a gated user, of whom more may be parked behind it.

@@ -212,20 +212,25 @@ async fn many_calls_at_a_time_keep_as_many_connections_and_open_no_others_later(
     assert!(opened.load(Ordering::SeqCst) < 2 * AT_A_TIME, "{opened:?} connections");
 }
 
-#[tokio::test]
-async fn connections_live_on_the_runtime_they_were_given_whoever_calls() {
-    let upstream = Upstream::start(|_| async { Reply::delivered() }).await;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let theirs = builder.worker_threads(1).enable_all().build().unwrap();
-    let settings = settings(&upstream.url(), Auth::None);
-    let metrics = Arc::new(Metrics::new());
-    let cello = Cello::on(theirs.handle().clone(), settings, Arc::new(SystemClock), metrics).unwrap();
-    assert_eq!(theirs.metrics().num_alive_tasks(), 0);
-    let id = EventId::new(Timestamp::from_millis(1), 1, 1);
-    let judgement = cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await;
-    assert_eq!(judgement.verdict, Verdict::Delivered);
-    assert!(theirs.metrics().num_alive_tasks() > 0, "it is driven elsewhere");
-    theirs.shutdown_background();
+#[test]
+fn connections_are_made_and_driven_on_the_runtime_they_were_given_whoever_calls() {
+    let io_thread = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (cellos, theirs) = (io_thread(), io_thread());
+    let plain = cellos.block_on(Upstream::start(|_| async { Reply::delivered() }));
+    let (encrypted, ca) = cellos.block_on(tls_upstream());
+    let url = format!("https://localhost:{}", encrypted.address.port());
+    let tls = Settings { ca_file: Some(ca.path().to_owned()), ..settings(&url, Auth::None) };
+    for settings in [settings(&plain.url(), Auth::None), tls] {
+        // A connection that is made here panics for want of sockets.
+        let ours = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let before = theirs.metrics().num_alive_tasks();
+        let client = Cello::on(theirs.handle().clone(), settings, Arc::new(SystemClock), Arc::new(Metrics::new()));
+        let (client, id) = (client.unwrap(), EventId::new(Timestamp::from_millis(1), 1, 1));
+        let judgement = ours.block_on(client.deliver(id, Bytes::from_static(EVENT.as_bytes())));
+        assert_eq!(judgement.verdict, Verdict::Delivered);
+        assert_eq!(ours.metrics().num_alive_tasks(), 0, "it is driven here");
+        assert!(theirs.metrics().num_alive_tasks() > before);
+    }
 }
 
 async fn read_request(socket: &mut TcpStream) {

@@ -29,20 +29,17 @@ impl Writer {
         let is_syncing = self.syncer.since().is_some();
         let store = self.store.as_ref();
         let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
+        let in_flight = self.stats.in_flight as usize;
         let (company, gather) = match store {
             Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
                 // Once all that is in flight was delivered, no company can come before the next is handed out.
-                if store.someone_waits() {
-                    (GATHER_FOR, GATHER.min(store.queue.in_flight()))
-                } else {
-                    (LINGER_FOR, GATHER)
-                }
+                if store.someone_waits() { (GATHER_FOR, GATHER.min(in_flight)) } else { (LINGER_FOR, GATHER) }
             }
             _ => (Duration::ZERO, GATHER),
         };
         let claims = is_urgent || store.is_some_and(Store::can_hand_out);
         let is_calm = !company.is_zero();
-        let expects = self.stats.in_flight > 0 && is_calm;
+        let expects = in_flight > 0 && is_calm;
         let (commands, longest) = if is_syncing && is_calm {
             (WORTH_WAKING, IDLE)
         } else if is_calm && self.without_settles < LATELY && self.last_appends >= MANY {

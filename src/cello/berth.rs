@@ -29,7 +29,7 @@ impl Berth {
 
     /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked, or the runtime has
     /// ended.
-    pub(super) async fn run<T: Send + 'static>(self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         // A set of one: dropped, it ends what is in it.
         let mut set = JoinSet::new();
         set.spawn_on(work, &self.runtime());
@@ -116,7 +116,8 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_gone_on_with() {
         let (held, let_go) = tokio::sync::oneshot::channel::<()>();
-        let mut run = Box::pin(Berth::default().run(async move {
+        let berth = Berth::default();
+        let mut run = Box::pin(berth.run(async move {
             let _held = held;
             std::future::pending::<()>().await
         }));

@@ -63,6 +63,17 @@ impl Connector {
         };
         Ok(Self { route: Route::new(settings, base)?, tls, limit: settings.connect_timeout, berth })
     }
+
+    async fn connect(self, uri: Uri) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
+        let deadline = Instant::now() + self.limit;
+        let reached = timeout_at(deadline, self.route.reach(uri)).await;
+        let tcp = reached.unwrap_or(Err(ConnectError(Fault::Connect)))?;
+        let Some((tls, name)) = self.tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
+        match timeout_at(deadline, tls.connect(name, TokioIo::new(tcp))).await {
+            Ok(Ok(stream)) => Ok(MaybeHttpsStream::Https(TokioIo::new(stream))),
+            Ok(Err(_)) | Err(_) => Err(ConnectError(Fault::Tls)),
+        }
+    }
 }
 
 impl Route {
@@ -122,27 +133,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Self { route, tls, limit, berth } = self.clone();
-        Box::pin(async move {
-            let connected = berth.run(connect(route, tls, limit, uri)).await;
-            connected.unwrap_or(Err(ConnectError(Fault::Connect)))
-        })
-    }
-}
-
-async fn connect(
-    route: Route,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    limit: Duration,
-    uri: Uri,
-) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
-    let deadline = Instant::now() + limit;
-    let reached = timeout_at(deadline, route.reach(uri)).await;
-    let tcp = reached.unwrap_or(Err(ConnectError(Fault::Connect)))?;
-    let Some((tls, name)) = tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
-    match timeout_at(deadline, tls.connect(name, TokioIo::new(tcp))).await {
-        Ok(Ok(stream)) => Ok(MaybeHttpsStream::Https(TokioIo::new(stream))),
-        Ok(Err(_)) | Err(_) => Err(ConnectError(Fault::Tls)),
+        let (berth, connecting) = (self.berth.clone(), self.clone().connect(uri));
+        Box::pin(async move { berth.run(connecting).await.unwrap_or(Err(ConnectError(Fault::Connect))) })
     }
 }
 

@@ -36,6 +36,13 @@ pub(crate) fn delivery(number: u64) -> (Command, oneshot::Receiver<Result<Settle
     (Command::Settle { seq: number, epoch: 0, outcome, reply }, answer)
 }
 
+/// Brings such a delivery, and waits until it is recorded.
+pub(crate) fn deliver(inbox: &Inbox, number: u64) {
+    let (command, answer) = delivery(number);
+    assert!(inbox.push(command).is_ok());
+    block_on(answer).expect("an answer").expect("done");
+}
+
 /// A batch that takes most of the room.
 pub(crate) fn batch() -> Batch {
     let event = br#"{"eventName":"ReferralUpdated","payload":{"ucc":"a","newUserId":"b"}}"#;

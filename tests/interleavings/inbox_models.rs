@@ -9,7 +9,9 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::oneshot;
 
-use crate::callers::{IDLE, append, batch, close, delivery, numbered, three, with_writer, with_writer_that_wants};
+use crate::callers::{
+    IDLE, append, batch, close, deliver, delivery, numbered, three, with_writer, with_writer_that_wants,
+};
 use crate::inbox::{Command, GATHER, GATHER_FOR, Inbox, LINGER_FOR, Wanted};
 use crate::lease::{Lease, Returns};
 use crate::{in_every_order, join, sync};
@@ -40,9 +42,7 @@ fn a_delivery_waits_for_company_but_not_for_ever() {
         let (inbox, writer) = with_writer();
         let callers = three(&inbox, |inbox, number| {
             for number in number..number + 2 {
-                let (command, answer) = delivery(number);
-                assert!(inbox.push(command).is_ok());
-                block_on(answer).expect("an answer").expect("done");
+                deliver(inbox, number);
             }
         });
         // Commands come between, and take no delivery with them before its time.
@@ -62,11 +62,7 @@ fn many_deliveries_and_those_that_nobody_gathers_wait_for_no_time_to_pass() {
     in_every_order(|| {
         let start = sync::Instant::now();
         let (inbox, writer) = with_writer_that_wants(Wanted { company: Duration::ZERO, ..IDLE });
-        let callers = three(&inbox, |inbox, number| {
-            let (command, answer) = delivery(number);
-            assert!(inbox.push(command).is_ok());
-            block_on(answer).expect("an answer").expect("done");
-        });
+        let callers = three(&inbox, deliver);
         join(callers);
         close(&inbox);
         writer.join().expect("no panic");
@@ -87,11 +83,7 @@ fn the_last_delivery_that_can_come_wakes_the_writer() {
     in_every_order(|| {
         // No wait ends by itself.
         let (inbox, writer) = with_writer_that_wants(Wanted { gather: 3, company: IDLE.within, ..IDLE });
-        let callers = three(&inbox, |inbox, number| {
-            let (command, answer) = delivery(number);
-            assert!(inbox.push(command).is_ok());
-            block_on(answer).expect("an answer").expect("done");
-        });
+        let callers = three(&inbox, deliver);
         join(callers);
         close(&inbox);
         assert_eq!(writer.join().expect("no panic").len(), 3);

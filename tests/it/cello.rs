@@ -108,10 +108,14 @@ fn run_by(settings: Settings, clock: Arc<dyn Clock>) -> Running {
     Running { cello, metrics, task }
 }
 
+async fn deliver_by(cello: &Cello) -> Judgement {
+    let id = EventId::new(Timestamp::from_millis(1), 1, 1);
+    cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await
+}
+
 impl Running {
     async fn deliver(&self) -> Judgement {
-        let id = EventId::new(Timestamp::from_millis(1), 1, 1);
-        self.cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await
+        deliver_by(&self.cello).await
     }
 
     /// Waits until access is as `wanted` says.

@@ -93,15 +93,14 @@ fn measure(
     if let Contender::Peer(peer) = contender {
         bench.results.note(format!("{}: {}", peer.name(), peer.guarantee()));
     }
+    let forwarded = || if contender == Contender::InAndOut { server.wait_until_forwarded() } else { Duration::ZERO };
     load::run(server.address, connections, bench.plan.warm_up, template);
-    if contender == Contender::InAndOut {
-        // What the warm-up left behind is no part of it.
-        server.wait_until_forwarded();
-    }
+    // What the warm-up left behind is no part of it …
+    forwarded();
     let before = server.usage();
     let load = load::run(server.address, connections, bench.plan.measured, template);
-    // What the load's end left behind is part of the price.
-    let left = if contender == Contender::InAndOut { server.wait_until_forwarded() } else { Duration::ZERO };
+    // … what the load's end left behind is.
+    let left = forwarded();
     let figures = figures(&load, &before, &server.usage(), left);
     bench.results.add(scenario, &format!("{}{kind}, {connections} conn", contender.name()), &figures);
 }

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Auth, Call, CallError, Cello, Courier, Judgement, KeySource, MAX_BODY, Settings, Verdict};
-use cello_relay::clock::{SystemClock, Timestamp};
-use cello_relay::event::EventId;
+use cello_relay::cello::{Auth, Call, CallError, Cello, Judgement, KeySource, MAX_BODY, Settings, Verdict};
+use cello_relay::clock::SystemClock;
 use cello_relay::metrics::{Metrics, Operation};
 use cello_relay::reason::Reason;
 use hyper::http::uri::PathAndQuery;
@@ -19,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::tls::Identity;
 use super::upstream::{Reply, Upstream};
-use super::{EVENT, run, settings};
+use super::{EVENT, deliver_by, run, settings};
 
 /// Delivers once without authentication.
 async fn deliver(settings: Settings) -> Judgement {
@@ -200,10 +199,9 @@ async fn many_calls_at_a_time_keep_as_many_connections_and_open_no_others_later(
     let running = run(settings(&url, Auth::None));
     for _ in 0..10 {
         let mut calls = JoinSet::new();
-        for seq in 0..AT_A_TIME as u64 {
+        for _ in 0..AT_A_TIME {
             let cello = Arc::clone(&running.cello);
-            let id = EventId::new(Timestamp::from_millis(1), seq, 1);
-            calls.spawn(async move { cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await });
+            calls.spawn(async move { deliver_by(&cello).await });
         }
         let judgements = calls.join_all().await;
         assert!(judgements.iter().all(|judgement| judgement.verdict == Verdict::Delivered));
@@ -225,8 +223,9 @@ fn connections_are_made_and_driven_on_the_runtime_they_were_given_whoever_calls(
         let ours = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let before = theirs.metrics().num_alive_tasks();
         let client = Cello::on(theirs.handle().clone(), settings, Arc::new(SystemClock), Arc::new(Metrics::new()));
-        let (client, id) = (client.unwrap(), EventId::new(Timestamp::from_millis(1), 1, 1));
-        let judgement = ours.block_on(client.deliver(id, Bytes::from_static(EVENT.as_bytes())));
+        // Kept until the end: its connections go with it.
+        let client = client.unwrap();
+        let judgement = ours.block_on(deliver_by(&client));
         assert_eq!(judgement.verdict, Verdict::Delivered);
         assert_eq!(ours.metrics().num_alive_tasks(), 0, "it is driven here");
         assert!(theirs.metrics().num_alive_tasks() > before);

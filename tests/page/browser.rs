@@ -18,6 +18,9 @@ pub(crate) const ENTER: &str = "\u{e007}";
 pub(crate) const ESCAPE: &str = "\u{e00c}";
 pub(crate) const TAB: &str = "\u{e004}";
 
+/// So often a driver is started that finds its port taken.
+const STARTS: usize = 5;
+
 /// A headless Chromium with a profile of its own; ends when dropped.
 pub(crate) struct Browser {
     driver: Child,
@@ -26,22 +29,38 @@ pub(crate) struct Browser {
     profile: TempDir,
 }
 
-impl Browser {
-    /// Starts one; says why not where Debian's packages are missing.
-    pub(crate) fn start() -> Option<Self> {
+/// A driver and its port; `None` if there is no such program.
+///
+/// It takes a port that is free on `::1` and ends if something else, say a relay of another test, has the same one on
+/// 127.0.0.1: then it is started again.
+fn start_driver() -> Option<(Child, u16)> {
+    for _ in 0..STARTS {
         let mut command = Command::new("chromedriver");
-        let Ok(mut driver) = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
-            println!("\nskipped: no chromedriver (Debian: chromium chromium-driver)");
-            return None;
-        };
+        let mut driver = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
         let mut lines = BufReader::new(driver.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
         // The first line repeats the 0 that was asked for.
         let port = lines.by_ref().find_map(|line| {
             let port: u16 = line.rsplit_once("on port ")?.1.trim_end_matches('.').parse().ok()?;
             (port != 0).then_some(port)
         });
-        std::thread::spawn(move || lines.for_each(drop));
-        let at = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver tells its port")));
+        if let Some(port) = port {
+            std::thread::spawn(move || lines.for_each(drop));
+            return Some((driver, port));
+        }
+        let status = driver.wait().expect("a driver that closed its output ends");
+        println!("chromedriver told no port: {status}");
+    }
+    panic!("chromedriver tells its port in none of {STARTS} starts");
+}
+
+impl Browser {
+    /// Starts one; says why not where Debian's packages are missing.
+    pub(crate) fn start() -> Option<Self> {
+        let Some((driver, port)) = start_driver() else {
+            println!("\nskipped: no chromedriver (Debian: chromium chromium-driver)");
+            return None;
+        };
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let mut browser = Self { driver, at, session: String::new(), profile };
         let wanted = browser.capabilities();

@@ -1,5 +1,6 @@
 //! Secrets in files: read from one consistent view, and read again when they change.
 
+mod changes;
 mod watch_files;
 
 use std::fmt;

@@ -1,19 +1,19 @@
 //! Follows files as they change.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
+use super::changes::Changes;
 use super::{Files, Reading};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Looked at so often whatever the watch says: it may have missed something, or not work at all.
+/// Looked at so often whatever is heard: a change may have been missed, or none can be heard.
 const POLL: Duration = Duration::from_secs(30);
 /// Several files are written one after the other.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -28,12 +28,12 @@ pub(in crate::cello) async fn follow(
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 ) {
-    let changed = Arc::new(Notify::new());
-    let mut watcher = watcher(changed.clone());
+    let changes = Changes::new().inspect_err(complain).ok();
     loop {
         // Each time anew: a directory may have come, or been replaced by another of that name.
-        if let Some(watcher) = &mut watcher {
-            watch_directories(watcher, &files);
+        if let Some(changes) = &changes {
+            let watch = |directory| changes.watch(directory).inspect_err(complain);
+            files.directories().for_each(|directory| drop(watch(directory)));
         }
         let before = readings.borrow().clone();
         files.clone().read_into(readings).await;
@@ -46,31 +46,22 @@ pub(in crate::cello) async fn follow(
                 info!(event = "credentials_changed", "the credential files have changed");
             }
         }
-        if timeout(POLL, changed.notified()).await.is_ok() {
+        if timeout(POLL, next(changes.as_ref())).await.is_ok() {
             sleep(DEBOUNCE).await;
         }
     }
 }
 
-fn watcher(changed: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let heard = move |event: notify::Result<Event>| {
-        // Our own reading is heard too.
-        let news = event.map_or(true, |event| match event.kind {
-            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            _ => true,
-        });
-        if news {
-            changed.notify_one();
-        }
-    };
-    let made = notify::recommended_watcher(heard);
-    made.inspect_err(|error| debug!(event = "watch_failed", %error, "files are polled only")).ok()
+/// Resolves when something has changed; never, if that cannot be heard.
+async fn next(changes: Option<&Changes>) {
+    if let Some(changes) = changes
+        && changes.heard().await.inspect_err(complain).is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
-fn watch_directories(watcher: &mut RecommendedWatcher, files: &Files) {
-    for directory in files.directories() {
-        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-            debug!(event = "watch_failed", %error, "the directory of the credentials is polled only");
-        }
-    }
+fn complain(error: &io::Error) {
+    debug!(event = "watch_failed", %error, "changed keys are seen only every 30 s");
 }

@@ -6,6 +6,7 @@
 
 mod listeners;
 mod shutdown;
+mod upkeep;
 
 pub use listeners::{Bound, bind};
 pub use shutdown::{End, Shutdown, Signals};
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::upkeep::keep_up;
 use crate::admin::{self, About, Access, Admin, LogLevel, PauseFile, Watch};
 use crate::cello::{self, Cello};
 use crate::clock::{Clock, SystemClock};
@@ -276,13 +278,14 @@ impl Relay {
         rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_socket(), socket, listeners::SOCKET_LIMITS, stop_rest.subscribe()));
         rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
-        rest.spawn(admin::watch(self.watched.clone()));
-        let mut stopped = stop_rest.subscribe();
-        let cello = self.cello.clone();
-        rest.spawn(async move {
+        let watched = self.watched.clone();
+        rest.spawn(keep_up(move || admin::watch(watched.clone())));
+        let (cello, stopped) = (self.cello.clone(), stop_rest.subscribe());
+        rest.spawn(keep_up(move || {
+            let mut stopped = stopped.clone();
             // The sender outlives this task; an error could only mean the end too.
-            cello.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
-        });
+            cello.clone().run(async move { drop(stopped.wait_for(|stop| *stop).await) })
+        }));
         let mut ingest = JoinSet::new();
         let connections = Some(self.metrics.ingest_connections.clone());
         let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());

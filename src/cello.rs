@@ -239,7 +239,7 @@ impl Cello {
     }
 
     /// Watches the credentials and keeps the token fresh, also while idle, until `stop` resolves. To be
-    /// run once; without it no authenticated call gets a token.
+    /// run once at a time; without it no authenticated call gets a token.
     pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()>) {
         tokio::select! {
             () = stop => {}

@@ -22,6 +22,7 @@ mod run;
 mod scripted;
 mod send;
 mod simulate;
+mod threads;
 mod wait;
 
 use std::ffi::OsString;
@@ -173,7 +174,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Runs a client command on a small runtime of its own.
 fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(command)
+    let ended = runtime.block_on(command);
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ mod storm;
 mod tap;
 #[path = "process/terminal.rs"]
 mod terminal;
+#[path = "process/threads.rs"]
+mod threads;
 #[path = "process/traced.rs"]
 mod traced;
 #[path = "process/upstream.rs"]

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::exit::{Exit, Failure};
-use super::{output, run};
+use super::output;
+use super::threads::one_thread;
 use crate::app::{self, App, Signals};
 use crate::clock::SystemClock;
 use crate::config::{self, Sources};
@@ -37,7 +38,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = run::one_thread("demo")?;
+    let runtime = one_thread("demo")?;
     let signals = runtime.block_on(async { Signals::install() })?;
     let dir = TempDir::with_prefix("cello-relay-demo-")?;
     runtime.block_on(async {

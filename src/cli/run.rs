@@ -2,16 +2,19 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-
-use tokio::runtime::Runtime;
+use std::time::Duration;
 
 use super::Context;
 use super::exit::{Exit, Failure};
+use super::threads::{has_two_cores, one_thread};
 use crate::admin;
 use crate::app::{self, Signals, StartError};
 use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::telemetry;
+
+/// A name may be looked up for minutes, and cannot be made to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let runtime = one_thread("relay")?;
@@ -23,23 +26,16 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     announce(&loaded);
     let second = if has_two_cores() { Some(one_thread("forwarder")?) } else { None };
     let forwarding = second.as_ref().unwrap_or(&runtime).handle();
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let app = app::build(loaded.settings, &loaded.hash, forwarding, metrics, log)?;
         app.run(signals).await;
         Ok(())
-    })
-}
-
-/// A runtime of one thread. Two threads of one runtime wake each other for tasks that the first would have done by the
-/// time the other is awake.
-pub(super) fn one_thread(name: &str) -> std::io::Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).thread_name(name).max_blocking_threads(4).enable_all().build()
-}
-
-/// What is taken in and what is sent share hardly more than the store: where there is room for it, each has a thread.
-fn has_two_cores() -> bool {
-    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
+    });
+    for runtime in second.into_iter().chain([runtime]) {
+        // All is settled; only orders that are cut off now have a last line to log.
+        runtime.shutdown_timeout(LAST_WORDS);
+    }
+    ended
 }
 
 impl From<StartError> for Failure {

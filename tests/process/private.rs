@@ -2,28 +2,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, MetadataExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::relay::{PATIENCE, Relay, Setup};
+use crate::relay::{PATIENCE, Relay, Setup, by_user};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 /// A user of a relay that is started by root.
 const NOBODY: u32 = 65_533;
-
-/// The same command, run by `wrapper`, whose last arguments it becomes.
-fn wrapped(mut wrapper: Command, command: &Command) -> Command {
-    wrapper.arg(command.get_program()).args(command.get_args()).env_clear();
-    wrapper.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    if let Some(dir) = command.get_current_dir() {
-        wrapper.current_dir(dir);
-    }
-    wrapper.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    wrapper
-}
 
 /// A shell in which whatever crashes may leave a core dump of any size.
 fn where_dumps_are_allowed() -> Command {
@@ -35,7 +23,7 @@ fn where_dumps_are_allowed() -> Command {
 #[test]
 fn a_crash_leaves_no_core_dump() {
     let setup = Setup::new(UNREACHABLE);
-    let relay = Relay::start(wrapped(where_dumps_are_allowed(), &setup.command(&["run"])));
+    let relay = setup.start_by(where_dumps_are_allowed());
     let limits = fs::read_to_string(format!("/proc/{}/limits", relay.pid())).expect("a running process");
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
@@ -55,21 +43,12 @@ fn other_processes_of_the_relays_user_read_neither_its_memory_nor_its_keys() {
     let own = fs::metadata("/proc/self").expect("a process").uid();
     let setup = Setup::new(UNREACHABLE);
     let mut command = setup.command(&["run"]);
-    let as_nobody = |program: &str| {
-        let mut other = Command::new(program);
-        other.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]);
-        other
-    };
-    let setpriv = "/usr/bin/setpriv";
     if own == 0 {
-        let able = Path::new(setpriv).exists()
-            && as_nobody(setpriv).args(["test", "-x"]).arg(command.get_program()).status().expect("it runs").success();
-        if !able {
+        let Some(as_nobody) = setup.command_as(NOBODY, &[], &["run"]) else {
             println!("skipped: what others of a user read of its relay: another user cannot run it here");
             return;
-        }
-        chown(setup.dir(), Some(NOBODY), None).expect("root may");
-        command = wrapped(as_nobody(setpriv), &command);
+        };
+        command = as_nobody;
     }
     let relay = Relay::start(command);
     for secret in ["environ", "mem", "maps"] {
@@ -77,7 +56,7 @@ fn other_processes_of_the_relays_user_read_neither_its_memory_nor_its_keys() {
         let user = if own == 0 { NOBODY } else { own };
         assert_ne!(fs::metadata(&path).expect("a running process").uid(), user, "{path} is its user's");
         if own == 0 {
-            let read = as_nobody(setpriv).args(["head", "-c1", &path]).output().expect("it runs");
+            let read = by_user(NOBODY, &["head", "-c1", &path]).output().expect("it runs");
             assert!(!read.status.success() && read.stdout.is_empty(), "{path} was read");
         } else {
             assert_eq!(fs::read(&path).expect_err("a closed file").kind(), ErrorKind::PermissionDenied, "{path}");

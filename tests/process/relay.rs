@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -107,12 +108,38 @@ impl Setup {
     }
 
     /// `run`, started by a command that becomes what is behind its own arguments.
-    fn start_by(&self, mut starter: Command) -> Relay {
-        let relay = self.command(&["run"]);
+    pub(crate) fn start_by(&self, starter: Command) -> Relay {
+        Relay::start(self.command_by(starter, &["run"]))
+    }
+
+    /// A subcommand run by another user, begun by `starter`; the relay's directory and what is in it belong to them from
+    /// now on. Nothing if no other user can run it here.
+    pub(crate) fn command_as(&self, user: u32, starter: &[&str], arguments: &[&str]) -> Option<Command> {
+        let binary = env!("CARGO_BIN_EXE_cello-relay");
+        if !by_user(user, &["test", "-x", binary]).status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        for entry in std::fs::read_dir(self.dir()).expect("a folder") {
+            chown(entry.expect("a file").path(), Some(user), None).expect("root may");
+        }
+        chown(self.dir(), Some(user), None).expect("root may");
+        Some(self.command_by(by_user(user, starter), arguments))
+    }
+
+    /// A subcommand as it is started by a command that becomes, or runs, what is behind its own arguments.
+    pub(crate) fn command_by(&self, mut starter: Command, arguments: &[&str]) -> Command {
+        let relay = self.command(arguments);
         starter.arg(relay.get_program()).args(relay.get_args()).env_clear().envs(&self.environment);
         starter.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Relay::start(starter)
+        starter
     }
+}
+
+/// A command as another user runs it; only root may.
+pub(crate) fn by_user(user: u32, command: &[&str]) -> Command {
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]).args(command);
+    other
 }
 
 /// A running relay; killed when dropped.

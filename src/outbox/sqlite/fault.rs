@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::metrics::StoreError;
 
@@ -139,12 +139,21 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
         | IntegralValueOutOfRange(..)
         | Utf8Error(..)
         | QueryReturnedNoRows => true,
-        SqlInputError { error, .. } | SqliteFailure(error, _) => error.extended_code == rusqlite::ffi::SQLITE_ERROR,
+        SqlInputError { error, .. } | SqliteFailure(error, _) => error.extended_code == ffi::SQLITE_ERROR,
         _ => false,
     }
 }
 
 impl Fault {
+    /// That a file of the store could not be opened.
+    pub(super) fn of_opening(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Fault::Gone,
+            // For want of descriptors or memory, say: the file is as it was.
+            _ => Fault::Broken(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None)),
+        }
+    }
+
     /// The label it is counted under.
     pub(super) fn label(&self) -> StoreError {
         match self {
@@ -177,7 +186,6 @@ impl Fault {
 mod tests {
     use std::path::Path;
 
-    use rusqlite::ffi;
     use rusqlite::types::Type;
 
     use super::*;
@@ -228,6 +236,21 @@ mod tests {
             assert_eq!(failure(code).label(), label, "{code}");
         }
         assert_eq!(Fault::Gone.label(), StoreError::Io);
+    }
+
+    #[test]
+    fn only_a_file_that_is_not_there_is_gone() {
+        for (kind, gone) in [
+            (io::ErrorKind::NotFound, true),
+            (io::ErrorKind::NotADirectory, true),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::Error::from_raw_os_error(24).kind(), false),
+        ] {
+            let fault = Fault::of_opening(&kind.into());
+            assert_eq!(matches!(fault, Fault::Gone), gone, "{kind}");
+            assert_eq!(matches!(fault, Fault::Broken(_)), !gone, "{kind}");
+            assert_eq!(fault.label(), StoreError::Io, "{kind}");
+        }
     }
 
     #[test]

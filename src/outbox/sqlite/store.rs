@@ -169,7 +169,10 @@ impl Store {
         let wal = match &self.wal {
             Some(wal) => Arc::clone(wal),
             None => {
-                let file = File::open(home.wal()).ok().filter(|file| self.place.is_wal(file)).ok_or(Fault::Gone)?;
+                let file = File::open(home.wal()).map_err(|error| Fault::of_opening(&error))?;
+                if !self.place.is_wal(&file) {
+                    return Err(Fault::Gone);
+                }
                 Arc::clone(self.wal.insert(Arc::new(file)))
             }
         };

@@ -4,10 +4,12 @@
 //! anything is served; [`App::run`] serves until told to end and then empties what it can
 //! ([`shutdown`]).
 
+mod files;
 mod listeners;
 mod shutdown;
 mod upkeep;
 
+pub(crate) use files::raise_limit as raise_file_limit;
 pub use listeners::{Bound, bind};
 pub use shutdown::{End, Shutdown, Signals};
 
@@ -269,7 +271,7 @@ impl Relay {
         stop_rest: &watch::Sender<bool>,
     ) -> JoinSet<()> {
         let limits = http::Limits {
-            max_connections: self.settings.ingest.max_connections,
+            max_connections: self.connections_of_apps(),
             header_timeout: self.settings.ingest.header_timeout,
             idle_timeout: self.settings.ingest.idle_timeout,
         };
@@ -291,6 +293,21 @@ impl Relay {
         let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());
         ingest.spawn(http::serve_counted(listeners, self.ingress.clone(), limits, connections, stop));
         ingest
+    }
+
+    fn connections_of_apps(&self) -> usize {
+        let Settings { ingest, forward, reads, .. } = &self.settings;
+        let wanted = ingest.max_connections;
+        let allowed = files::left_for_apps(wanted, forward.concurrency + reads.concurrency);
+        if allowed < wanted {
+            tracing::warn!(
+                event = "connections_limited",
+                allowed,
+                wanted,
+                "the process may open too few files for ingest.max_connections (ulimit -n, LimitNOFILE)"
+            );
+        }
+        allowed
     }
 
     fn ending(&self) -> shutdown::Ending<'_> {

@@ -24,6 +24,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new());
     let log = telemetry::init(&loaded.settings.log, Arc::clone(&metrics));
     announce(&loaded);
+    app::raise_file_limit();
     let second = if has_two_cores() { Some(one_thread("forwarder")?) } else { None };
     let forwarding = second.as_ref().unwrap_or(&runtime).handle();
     let ended = runtime.block_on(async {

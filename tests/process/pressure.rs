@@ -1,6 +1,7 @@
 //! A slow disk, a crowd of silent connections, a tenth of a core: answers take longer, nothing else changes.
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 use crate::client::Client;
 use crate::disk::Disk;
 use crate::load::event;
-use crate::relay::{PATIENCE, Relay, Setup};
-use crate::upstream::Upstream;
+use crate::relay::{PATIENCE, Relay, Setup, sum};
+use crate::upstream::{UNREACHABLE, Upstream};
 
 pub(crate) fn resident_mib(relay: &Relay, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", relay.pid())).expect("a running process");
@@ -70,6 +71,40 @@ fn on_threads<T: Send>(threads: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a thread that did not panic")).collect()
     })
+}
+
+/// A command whose processes may open so many files.
+fn with_files(limit: &str) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={limit}"));
+    limited
+}
+
+#[test]
+fn connections_that_an_app_never_closes_leave_files_for_the_store_for_probes_and_for_calls_to_cello() {
+    const FILES: usize = 600;
+    // Others may need 280.
+    const ALLOWED: f64 = 320.0;
+    let upstream = Upstream::start();
+    let setup = Setup::new(&upstream.base_url());
+    let mut relay = setup.start_by(with_files(&FILES.to_string()));
+    assert!(relay.has_logged("connections_limited"));
+    let mut first = relay.client();
+    let _kept: Vec<_> = (0..FILES).map(|_| TcpStream::connect(relay.ingest).expect("the kernel's queue")).collect();
+    relay.wait_until("all that it accepts", |metrics| sum(metrics, "cello_relay_ingest_connections", "") >= ALLOWED);
+    assert_eq!(first.post("/events", &event("somebody", 1)).expect("an answer").status, 200);
+    upstream.wait_until_received(1);
+    relay.wait_until_empty(PATIENCE);
+    let mut ops = Client::connect(relay.ops).expect("the ops listener");
+    assert_eq!(ops.get("/readyz").expect("an answer").status, 200);
+    assert_eq!(relay.metric("cello_relay_outbox_errors_total", ""), 0.0);
+}
+
+#[test]
+fn a_relay_takes_as_many_files_as_it_may_have() {
+    let setup = Setup::new(UNREACHABLE);
+    let relay = setup.start_by(with_files("256:1100"));
+    assert_eq!(relay.metric("process_max_fds", ""), 1_100.0);
 }
 
 #[test]

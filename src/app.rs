@@ -248,7 +248,7 @@ impl App {
         let Self { forwarder, forwarding, mut relay } = self;
         let (stop_ingest, stop_rest) = (watch::channel(false).0, watch::channel(false).0);
         let mut rest = JoinSet::new();
-        rest.spawn_on(forwarder.run(), &forwarding);
+        rest.spawn_on(keep_up(move || forwarder.clone().run()), &forwarding);
         let ingest = relay.serve(&mut rest, &stop_ingest, &stop_rest);
         relay.phase.send_replace(Phase::Serving);
         relay.log_start();

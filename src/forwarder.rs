@@ -103,7 +103,8 @@ impl fmt::Debug for Deps {
     }
 }
 
-/// Moves events from the outbox to Cello.
+/// Moves events from the outbox to Cello. Clones are the same forwarder, for one to go on where another has ended.
+#[derive(Clone)]
 pub struct Forwarder {
     shared: Arc<Shared>,
     access: watch::Receiver<Access>,
@@ -120,7 +121,7 @@ impl Forwarder {
     }
 
     /// Forwards until [`Handle::stop`] is called or the outbox is closed; returns when all that was
-    /// sent is settled.
+    /// sent is settled. To be run once at a time; dropped, it gives back what has not started.
     pub async fn run(mut self) {
         let shared = &self.shared;
         let mut supply = Supply::new(&*shared.deps.outbox);

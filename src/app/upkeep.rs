@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs what `begin` gives to its end. A panic in it is a bug, which is logged and counted as one; it is begun anew, as
-/// without it the relay would take events for hours that it cannot deliver.
+/// without it the relay would go on taking events that it cannot deliver.
 pub(super) async fn keep_up<F>(begin: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -25,6 +25,30 @@ async fn never_are_more_sends_under_way_than_the_concurrency() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_loop_that_breaks_off_is_gone_on_with_by_another_and_each_event_is_sent_once() {
+    let mut world = World::start(|_| status(200));
+    for _ in 0..3 {
+        world.post_users(0, 50);
+    }
+    for delivered in [10, 60, 110] {
+        world.delivered(delivered).await;
+        world.running.abort();
+        world.pass(MINUTE).await;
+        let sent = world.cello.calls().len();
+        assert!(sent < delivered + 2 * 8, "{sent} were sent: only what was under way goes on");
+        world.running = tokio::spawn(world.forwarder.clone().run());
+    }
+    world.delivered(150).await;
+    let calls = world.cello.calls();
+    let mut ids: Vec<_> = calls.iter().map(|call| call.id).collect();
+    ids.dedup();
+    assert_eq!((calls.len(), ids.len()), (150, 150));
+    for user in 0..50 {
+        assert!(calls.iter().filter(|call| call.user == user.to_string()).is_sorted_by_key(|call| call.id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slot_is_free_before_its_event_is_durably_settled_but_only_64_times() {
     let world = World::start(|_| status(200));
     world.outbox.allow_writes(0);

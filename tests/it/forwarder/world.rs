@@ -118,6 +118,7 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) handle: Handle,
     pub(crate) running: JoinHandle<()>,
+    pub(crate) forwarder: Forwarder,
 }
 
 impl World {
@@ -136,8 +137,8 @@ impl World {
         let metrics = Arc::new(Metrics::new());
         let deps = Deps { outbox: outbox.clone(), courier: cello.clone(), clock, metrics: metrics.clone() };
         let (forwarder, handle) = Forwarder::new(deps, settings, true, fastrand::Rng::with_seed(seed));
-        let running = tokio::spawn(forwarder.run());
-        Self { outbox, cello, metrics, handle, running }
+        let running = tokio::spawn(forwarder.clone().run());
+        Self { outbox, cello, metrics, handle, running, forwarder }
     }
 
     /// Posts one event for each of `count` users, numbered from `first`.

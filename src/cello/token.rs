@@ -13,6 +13,8 @@ mod machine;
 pub(super) mod owner;
 pub(super) mod status;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -74,6 +76,8 @@ pub(super) struct Tokens {
     access: watch::Sender<Access>,
     rejected: watch::Sender<Rejection>,
     status: watch::Sender<TokenStatus>,
+    /// The greatest generation that was published.
+    newest: AtomicU64,
 }
 
 impl Tokens {
@@ -85,6 +89,7 @@ impl Tokens {
             access: watch::Sender::new(access),
             rejected: watch::Sender::default(),
             status: watch::Sender::new(TokenStatus { access, ..TokenStatus::default() }),
+            newest: AtomicU64::new(0),
         }
     }
 
@@ -142,8 +147,17 @@ impl Tokens {
         self.rejected.subscribe()
     }
 
+    /// The last generation, and up to which ticket 401s are settled: where whoever owns the token goes on, also after
+    /// one that broke off.
+    fn so_far(&self) -> (u64, u64) {
+        (self.newest.load(Ordering::Relaxed), self.slot.borrow().settled)
+    }
+
     fn publish(&self, slot: Slot) {
         let access = slot.access;
+        if let Some((token, _)) = &slot.token {
+            self.newest.fetch_max(token.generation, Ordering::Relaxed);
+        }
         self.slot.send_replace(slot);
         self.access.send_if_modified(|old| std::mem::replace(old, access) != access);
     }

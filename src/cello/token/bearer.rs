@@ -24,7 +24,8 @@ pub(in crate::cello) async fn run(
 ) {
     let mut rejections = tokens.rejections();
     let mut changes = readings.subscribe();
-    let mut state = State::default();
+    let (generation, settled) = tokens.so_far();
+    let mut state = State { generation, settled, ..State::default() };
     loop {
         let reading = changes.borrow_and_update().clone();
         let slot = state.slot(&reading, &*clock);

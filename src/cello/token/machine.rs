@@ -160,6 +160,11 @@ fn pause(count: u32, rng: &mut fastrand::Rng) -> Duration {
 }
 
 impl Machine {
+    /// Without a token; `generation` is that of the last one that there was.
+    pub(super) fn after(generation: u64) -> Self {
+        Self { generation, ..Self::default() }
+    }
+
     /// What to do now.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.held.take_if(|held| held.ends <= now);

@@ -62,8 +62,9 @@ where
         (tokens, credentials): (Arc<Tokens>, watch::Receiver<Reading>),
     ) -> Self {
         let since = (Standing::Waiting, clock.now());
+        let (generation, settled) = tokens.so_far();
         Self {
-            machine: Machine::default(),
+            machine: Machine::after(generation),
             stack,
             timeout: settings.timeout,
             base_url: settings.base_url.clone(),
@@ -72,7 +73,7 @@ where
             rng,
             tokens,
             credentials,
-            settled: 0,
+            settled,
             since,
             complaint: None,
             status: TokenStatus::default(),

@@ -1,11 +1,13 @@
 //! Tokens by access keys.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cello_relay::cello::{Access, Probe, ProbeError, Verdict};
 use cello_relay::reason::Reason;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::sync::Barrier;
 
 use super::upstream::{Reply, Seen, Upstream};
@@ -95,6 +97,36 @@ async fn deliveries_go_on_over_the_ends_of_short_lived_tokens() {
 }
 
 #[tokio::test]
+async fn whoever_goes_on_where_the_tokens_owner_broke_off_replaces_refused_tokens_as_before() {
+    let (given, least_good) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let good = least_good.clone();
+    let upstream = Upstream::start(move |seen| {
+        let (given, good) = (given.clone(), good.clone());
+        async move {
+            if seen.path == "/token" {
+                return Reply::token(&given.fetch_add(1, Ordering::SeqCst).to_string(), 18_000);
+            }
+            let token: usize = seen.header("authorization").trim_start_matches("Bearer ").parse().unwrap();
+            if token < good.load(Ordering::SeqCst) { Reply::unauthorized() } else { Reply::delivered() }
+        }
+    })
+    .await;
+    let mut running = run(settings(&upstream.url(), values()));
+    assert_eq!(running.deliver().await.verdict, Verdict::Delivered);
+    least_good.store(1, Ordering::SeqCst);
+    assert_eq!(running.deliver().await.verdict, Verdict::Delivered, "by the second");
+    // So soon after the first it stands.
+    least_good.store(2, Ordering::SeqCst);
+    assert_eq!(running.deliver().await.status, Some(401));
+    running.task.abort();
+    running.task = tokio::spawn(running.cello.clone().run(std::future::pending()));
+    upstream.saw("/token", 3).await;
+    assert_eq!(running.deliver().await.verdict, Verdict::Delivered, "by the third");
+    least_good.store(3, Ordering::SeqCst);
+    assert_eq!(running.deliver().await.verdict, Verdict::Delivered, "by the fourth");
+}
+
+#[tokio::test]
 async fn a_token_that_is_revoked_in_mid_flight_is_replaced_once_for_all() {
     let (tokens, together) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(8)));
     let upstream = Upstream::start(move |seen| {
@@ -163,6 +195,27 @@ async fn refused_keys_hold_until_the_files_change() {
     running.access(granted).await;
     assert_eq!(running.deliver().await.verdict, Verdict::Delivered);
     assert_eq!(running.metric("credentials_last_reload_successful"), 1.0);
+}
+
+#[tokio::test]
+async fn keys_in_a_directory_that_another_takes_the_place_of_are_followed() {
+    let both = tempfile::tempdir().unwrap();
+    let (at, other) = (both.path().join("keys"), both.path().join("other"));
+    let write = |directory: &Path, id: &str| {
+        std::fs::create_dir_all(directory).unwrap();
+        std::fs::write(directory.join("secret-access-key"), "s").unwrap();
+        std::fs::write(directory.join("access-key-id"), id).unwrap();
+    };
+    write(&at, "first");
+    write(&other, "second");
+    let upstream = Upstream::start(gives_tokens).await;
+    let _running = run(settings(&upstream.url(), auth_of(&at)));
+    upstream.saw("/token", 1).await;
+    renameat_with(CWD, &at, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+    upstream.saw("/token", 2).await;
+    write(&at, "third");
+    let seen = upstream.saw("/token", 3).await;
+    assert_eq!(seen.iter().map(key_of).collect::<Vec<_>>(), ["first", "second", "third"]);
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ use crate::event::EventId;
 use crate::metrics::{Metrics, Operation};
 pub use answer::{Answer, MAX_BODY};
 pub use authorize::CallError;
+pub use connector::CONNECTING_MAX;
 pub use probe::{Probe, ProbeError};
 pub use token::status::{TokenState, TokenStatus};
 pub use transport::{Call, Fault, TransportError};

@@ -4,16 +4,17 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::listeners::CONTROL_LIMITS;
+use crate::cello::CONNECTING_MAX;
 
-/// All but connections of apps and to Cello: those of operators, probes and Prometheus; the store's, twice while it is
-/// opened anew; listeners, keys, lookups of names.
-const OTHERS: usize = 3 * CONTROL_LIMITS.max_connections + 64;
+/// All but connections of apps, and those to Cello that are in use: those that are being made; those of operators, probes
+/// and Prometheus; the store's files, twice while it is opened anew; listeners, keys, lookups of names.
+const OTHERS: usize = CONNECTING_MAX + 3 * CONTROL_LIMITS.max_connections + 64;
 
-/// Takes as many as the system allows. What is given without asking (1,024, most often) is for programs that cannot
+/// Takes as many as its hard limit says. What is given without asking (1,024, most often) is for programs that cannot
 /// count further.
 pub(crate) fn raise_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Refused where a system's own maximum is lower than it says; then what is given has to do.
+    // Refused where the system's own maximum is lower; then what is given has to do.
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
 }
 
@@ -37,6 +38,5 @@ mod tests {
         let left = |limit| left_of(limit, 300);
         assert_eq!((left(1_024), left(600), left(400), left(20)), (724, 300, 200, 10));
         assert_eq!(left_of(usize::MAX, 300), usize::MAX - 300);
-        assert_eq!(left_for_apps(1, 8), 1);
     }
 }

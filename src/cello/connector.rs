@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt};
@@ -28,6 +30,10 @@ use super::{BuildError, Settings, tls};
 
 type Tcp = TokioIo<TcpStream>;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// So many connections are being made at a time. Over HTTP/1 each call that finds none idle begins one, and does not wait
+/// for it if another falls idle before: where some of a host's addresses are dead they would become ever more.
+pub const CONNECTING_MAX: usize = 32;
 
 /// No connection: in which phase it failed. The cause is left out, it may name a proxy's user.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,7 @@ pub(super) struct Connector {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// For all phases together.
     limit: Duration,
+    places: Arc<Semaphore>,
     berth: Berth,
 }
 
@@ -57,15 +64,18 @@ impl Connector {
         let tls = if base.is_https() {
             let name = ServerName::try_from(base.host().to_owned());
             let name = name.map_err(|_| BuildError::BaseUrl { why: "its host is not a valid name" })?;
-            Some((TlsConnector::from(std::sync::Arc::new(config)), name))
+            Some((TlsConnector::from(Arc::new(config)), name))
         } else {
             None
         };
-        Ok(Self { route: Route::new(settings, base)?, tls, limit: settings.connect_timeout, berth })
+        let (route, places) = (Route::new(settings, base)?, Arc::new(Semaphore::new(CONNECTING_MAX)));
+        Ok(Self { route, tls, limit: settings.connect_timeout, places, berth })
     }
 
     async fn connect(self, uri: Uri) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
         let deadline = Instant::now() + self.limit;
+        let place = timeout_at(deadline, self.places.acquire_owned()).await;
+        let Ok(Ok(_place)) = place else { return Err(ConnectError(Fault::Connect)) };
         let reached = timeout_at(deadline, self.route.reach(uri)).await;
         let tcp = reached.unwrap_or(Err(ConnectError(Fault::Connect)))?;
         let Some((tls, name)) = self.tls else { return Ok(MaybeHttpsStream::Http(tcp)) };

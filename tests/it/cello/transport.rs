@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Auth, Call, CallError, Cello, Judgement, KeySource, MAX_BODY, Settings, Verdict};
+use cello_relay::cello::{
+    Auth, CONNECTING_MAX, Call, CallError, Cello, Judgement, KeySource, MAX_BODY, Settings, Verdict,
+};
 use cello_relay::clock::SystemClock;
 use cello_relay::metrics::{Metrics, Operation};
 use cello_relay::reason::Reason;
@@ -143,6 +145,25 @@ async fn a_handshake_without_an_end_is_cut_at_the_connect_timeout() {
     let url = format!("https://{}", listener.local_addr().unwrap());
     let settings = Settings { connect_timeout: Duration::from_secs(1), ..settings(&url, Auth::None) };
     assert_eq!(failed(&deliver(settings).await), (Verdict::Retry, Reason::Tls, false));
+}
+
+#[tokio::test]
+async fn however_many_calls_want_a_connection_only_so_many_are_being_made_at_a_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let running = Arc::new(run(settings(&url, Auth::None)));
+    let mut calling = JoinSet::new();
+    for running in std::iter::repeat_n(running, 3 * CONNECTING_MAX) {
+        calling.spawn(async move { running.deliver().await });
+    }
+    let mut half_open = Vec::new();
+    // Without an end to any handshake, no others begin.
+    while let Ok(accepted) = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await {
+        half_open.push(accepted.unwrap());
+    }
+    assert_eq!(half_open.len(), CONNECTING_MAX);
+    drop(half_open);
+    listener.accept().await.unwrap();
 }
 
 #[tokio::test]

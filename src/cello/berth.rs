@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Executor, Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+
+use crate::sync::run_on;
 
 /// The runtime of connections.
 #[derive(Clone, Default)]
@@ -30,10 +31,7 @@ impl Berth {
     /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked, or the runtime has
     /// ended.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        // A set of one: dropped, it ends what is in it.
-        let mut set = JoinSet::new();
-        set.spawn_on(work, &self.runtime());
-        set.join_next().await?.ok()
+        run_on(&self.runtime(), work).await
     }
 }
 

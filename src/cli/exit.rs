@@ -25,7 +25,7 @@ pub enum Exit {
     Software = 70,
     /// A file or directory cannot be made.
     CannotCreate = 73,
-    /// Reading or writing failed.
+    /// Reading or writing failed, or no thread could be started.
     Io = 74,
     /// Locked by another process, or the port is in use: try again later.
     Temporary = 75,

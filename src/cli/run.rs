@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 use super::Context;
 use super::exit::{Exit, Failure};
 use super::threads::{has_two_cores, one_thread};
@@ -13,8 +15,8 @@ use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::telemetry;
 
-/// A name may be looked up for minutes, and cannot be made to end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Orders that are cut off now still say so in the log.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let runtime = one_thread("relay")?;
@@ -32,10 +34,9 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
         app.run(signals).await;
         Ok(())
     });
-    for runtime in second.into_iter().chain([runtime]) {
-        // All is settled; only orders that are cut off now have a last line to log.
-        runtime.shutdown_timeout(LAST_WORDS);
-    }
+    // All is settled. Names may be looked up for minutes yet, and cannot be made to end.
+    second.into_iter().for_each(Runtime::shutdown_background);
+    runtime.shutdown_timeout(LAST_WORDS);
     ended
 }
 

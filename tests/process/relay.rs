@@ -163,6 +163,20 @@ impl Relay {
         Self::announced(Self::spawn(&mut command, 0))
     }
 
+    /// The same, of which nothing but that it started is known; or how it ended instead: exit code and stderr.
+    pub(crate) fn try_start(mut command: Command) -> Result<Self, (Option<i32>, String)> {
+        let mut relay = Self::spawn(&mut command, 100_000);
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = relay.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if line.contains("\"event\":\"started\"") {
+                return Ok(relay);
+            }
+            relay.seen.push(line);
+        }
+        let Some(code) = relay.ends_within(PATIENCE) else { panic!("it neither starts nor ends") };
+        Err((code, relay.complaints()))
+    }
+
     fn announced(mut relay: Self) -> Self {
         let started = relay.wait_for_event("started");
         let address = |field: &str| {

@@ -1,6 +1,5 @@
 //! Threads that block: there is one when it is needed, and none is waited for.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,21 +10,9 @@ use crate::relay::{PATIENCE, Relay, Setup};
 use crate::upstream::Upstream;
 
 /// A user whose threads nobody else's are counted with.
-const USER: u32 = 65_532;
+const USER: u32 = 54_321;
 /// More than a relay has.
 const ENOUGH: usize = 50;
-
-/// How it ended, if it did not start: the exit code and stderr.
-fn ends(mut command: Command) -> Option<(Option<i32>, String)> {
-    let mut child = command.spawn().expect("it runs");
-    let log = BufReader::new(child.stdout.take().expect("a pipe"));
-    let has_started = log.lines().map_while(Result::ok).any(|line| line.contains(r#""event":"started""#));
-    if has_started {
-        child.kill().expect("a running process");
-    }
-    let output = child.wait_with_output().expect("its end");
-    (!has_started).then(|| (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
-}
 
 /// A relay that looks up its upstream's name, and never gets to the end of it; a file that is there once it does so.
 fn that_looks_up_for_ever() -> (Setup, PathBuf) {
@@ -77,9 +64,12 @@ fn where_threads_are_lacking_it_does_not_start_and_once_it_has_started_none_are_
     }
 
     let starts = |threads: &usize| {
-        let Some((code, stderr)) = ends(with(*threads).expect("as before")) else { return true };
+        let Err((code, stderr)) = Relay::try_start(with(*threads).expect("as before")) else { return true };
         assert_eq!(code, Some(74), "{threads} threads: {stderr}");
-        assert!(stderr.contains("cannot start a thread: "), "{threads} threads: {stderr}");
+        assert!(
+            stderr.contains("cannot start a thread: ") && !stderr.contains("panicked"),
+            "{threads} threads: {stderr}"
+        );
         false
     };
     let fewest = (1..ENOUGH).find(starts).expect("so many are enough");

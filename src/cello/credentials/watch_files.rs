@@ -28,8 +28,11 @@ pub(in crate::cello) async fn follow(
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 ) {
-    let changes = Changes::new().inspect_err(complain).ok();
+    let mut changes = None;
     loop {
+        if changes.is_none() {
+            changes = Changes::new().inspect_err(complain).ok();
+        }
         // Each time anew: a directory may have come, or been replaced by another of that name.
         if let Some(changes) = &changes {
             let watch = |directory| changes.watch(directory).inspect_err(complain);
@@ -63,5 +66,5 @@ async fn next(changes: Option<&Changes>) {
 }
 
 fn complain(error: &io::Error) {
-    debug!(event = "watch_failed", %error, "changed keys are seen only every 30 s");
+    debug!(event = "watch_failed", %error, "changes of the credential files are not heard of; they are polled");
 }

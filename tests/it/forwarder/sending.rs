@@ -1,6 +1,6 @@
 //! How sends are bounded, ordered and paced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cello_relay::cello::{Judgement, Verdict};
@@ -40,8 +40,7 @@ async fn a_loop_that_breaks_off_is_gone_on_with_by_another_and_each_event_is_sen
     }
     world.delivered(150).await;
     let calls = world.cello.calls();
-    let mut ids: Vec<_> = calls.iter().map(|call| call.id).collect();
-    ids.dedup();
+    let ids: HashSet<_> = calls.iter().map(|call| call.id).collect();
     assert_eq!((calls.len(), ids.len()), (150, 150));
     for user in 0..50 {
         assert!(calls.iter().filter(|call| call.user == user.to_string()).is_sorted_by_key(|call| call.id));

@@ -28,8 +28,7 @@ impl Berth {
         self.0.clone().unwrap_or_else(Handle::current)
     }
 
-    /// Runs `work` there, to its end or until nobody waits for it any more; `None` if it panicked, or the runtime has
-    /// ended.
+    /// Runs `work` there; see [`run_on`].
     pub(super) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         run_on(&self.runtime(), work).await
     }

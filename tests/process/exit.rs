@@ -4,12 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::load::event;
-use crate::relay::{PATIENCE, Relay, Setup, sum};
+use crate::relay::{PATIENCE, Relay, Setup, by_user, sum};
 use crate::upstream::{UNREACHABLE, Upstream};
 
 #[test]
@@ -318,11 +317,8 @@ fn call_as_a_stranger(setup: &Setup, arguments: &[&str]) -> Option<(Option<i32>,
         if !Path::new("/usr/bin/setpriv").exists() {
             return None;
         }
-        let mut other = Command::new("/usr/bin/setpriv");
-        other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(command.get_program());
-        other.args(command.get_args()).env_clear().current_dir("/");
-        other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command = other;
+        command = setup.command_by(by_user(65_534, &[]), arguments);
+        command.current_dir("/");
     }
     let output = command.output().expect("it runs");
     Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use rusqlite::{ErrorCode, ffi};
 
+use super::place::is_absence;
+use super::sql::sqlite_failure;
 use crate::metrics::StoreError;
 
 /// Why an outbox could not be opened.
@@ -147,11 +149,11 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
 impl Fault {
     /// That a file of the store could not be opened.
     pub(super) fn of_opening(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Fault::Gone,
-            // For want of descriptors or memory, say: the file is as it was.
-            _ => Fault::Broken(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None)),
+        if is_absence(error) {
+            return Fault::Gone;
         }
+        // For want of descriptors or memory, say: the file is as it was.
+        Fault::Broken(sqlite_failure(ffi::SQLITE_CANTOPEN))
     }
 
     /// The label it is counted under.

@@ -82,9 +82,14 @@ fn needed(sql: &Sql) -> u64 {
 fn look(path: &Path) -> std::io::Result<Option<(FileId, u64)>> {
     match seen::path(path) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if is_absence(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Nothing has that name; any other error leaves it open.
+pub(super) fn is_absence(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Identity and length, and no times: whoever is told a file's times makes the kernel give its next change a time of its

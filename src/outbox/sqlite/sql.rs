@@ -126,7 +126,12 @@ fn timestamp(value: i64) -> Timestamp {
 /// The file contradicts itself, which SQLite does not notice. (Rows out of sequence, say: whoever goes on behind the last
 /// one passes over others.)
 pub(super) fn contradiction() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)
+    sqlite_failure(rusqlite::ffi::SQLITE_CORRUPT)
+}
+
+/// What SQLite would say with that code, where somebody else failed.
+pub(super) fn sqlite_failure(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
 }
 
 /// Gives what `read` finds from `from` on to `each` until that says stop; gives how many rows were read.

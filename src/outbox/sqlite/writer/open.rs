@@ -9,7 +9,7 @@ use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::inbox::Command;
 use crate::outbox::sqlite::queue::Waiting;
 use crate::outbox::sqlite::row::{Books, Counts, event_bytes};
-use crate::outbox::sqlite::sql::{FRAME_BYTES, Syncs};
+use crate::outbox::sqlite::sql::{FRAME_BYTES, Syncs, sqlite_failure};
 use crate::outbox::sqlite::store::Store;
 
 /// A transaction under way.
@@ -168,7 +168,7 @@ fn seam_error(error: std::io::Error) -> rusqlite::Error {
         std::io::ErrorKind::StorageFull => rusqlite::ffi::SQLITE_FULL,
         _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
     };
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+    sqlite_failure(code)
 }
 
 #[cfg(test)]

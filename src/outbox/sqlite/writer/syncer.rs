@@ -19,6 +19,7 @@ use crate::outbox::sqlite::env::Env;
 use crate::outbox::sqlite::fault::Fault;
 use crate::outbox::sqlite::place::Place;
 use crate::outbox::sqlite::shared::Shared;
+use crate::outbox::sqlite::sql::sqlite_failure;
 use crate::outbox::sqlite::volume::Home;
 
 /// A commit to be made durable.
@@ -47,7 +48,7 @@ fn sync_fault(error: &io::Error) -> Fault {
         _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
     };
     // Whatever it was: after a failed sync nothing is known of the data, so it is no plain `Full`.
-    Fault::Broken(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
+    Fault::Broken(sqlite_failure(code))
 }
 
 /// A commit with those who wait for it.

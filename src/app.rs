@@ -83,6 +83,11 @@ pub enum StartError {
     },
 }
 
+/// Why a relay stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+#[error("the outbox broke off: nothing that was answered is lost, and the next start goes on")]
+pub struct BrokenOff;
+
 /// A relay, built and bound, not yet serving.
 pub struct App {
     forwarder: Forwarder,
@@ -244,7 +249,19 @@ impl App {
     }
 
     /// Serves until a signal (or `quit`) says to end, then drains; tells how it ended.
-    pub async fn run(self, signals: Signals) -> End {
+    ///
+    /// # Errors
+    /// A bug broke off the outbox, which leaves nothing to be served or drained.
+    pub async fn run(self, signals: Signals) -> Result<End, BrokenOff> {
+        let outbox = self.relay.outbox.clone();
+        tokio::select! {
+            biased;
+            () = outbox.broken() => Err(BrokenOff),
+            end = self.serve(signals) => Ok(end),
+        }
+    }
+
+    async fn serve(self, signals: Signals) -> End {
         let Self { forwarder, forwarding, mut relay } = self;
         let (stop_ingest, stop_rest) = (watch::channel(false).0, watch::channel(false).0);
         let mut rest = JoinSet::new();

@@ -55,7 +55,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         told?;
         output::print(&closing(ingest, admin, &dir.path().join(OUTBOX)))?;
         // Only a panic keeps it from ending by a signal.
-        relay.await.map(drop).map_err(|_| Failure::new(Exit::Software, "the relay stopped by itself"))
+        relay.await.map_err(|_| Failure::new(Exit::Software, "the relay stopped by itself"))??;
+        Ok(())
     })
 }
 

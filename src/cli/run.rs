@@ -10,7 +10,7 @@ use super::Context;
 use super::exit::{Exit, Failure};
 use super::threads::{has_two_cores, one_thread};
 use crate::admin;
-use crate::app::{self, Signals, StartError};
+use crate::app::{self, BrokenOff, Signals, StartError};
 use crate::config::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::telemetry;
@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context) -> Result<(), Failure> {
     let forwarding = second.as_ref().unwrap_or(&runtime).handle();
     let ended = runtime.block_on(async {
         let app = app::build(loaded.settings, &loaded.hash, forwarding, metrics, log)?;
-        app.run(signals).await;
+        app.run(signals).await?;
         Ok(())
     });
     // All is settled. Names may be looked up for minutes yet, and cannot be made to end.
@@ -56,6 +56,13 @@ impl From<StartError> for Failure {
             StartError::Cello(error) => error.into(),
             error => Failure::new(exit, error.to_string()),
         }
+    }
+}
+
+impl From<BrokenOff> for Failure {
+    fn from(error: BrokenOff) -> Self {
+        Self::new(Exit::Software, error.to_string())
+            .hint("a bug: please report the place that the log names at \"panic\"")
     }
 }
 

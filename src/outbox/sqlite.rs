@@ -47,7 +47,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -201,14 +201,20 @@ impl Sqlite {
                 shared.inbox.nudge();
             }
         });
-        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock)
-            .map_err(|error| OpenError::Io { doing: "start a thread", reason: error.to_string() })?;
-        let reader_shared = Arc::clone(&shared);
+        let no_thread = |error: std::io::Error| OpenError::Io { doing: "start a thread", reason: error.to_string() };
+        let writer = writer::Writer::new(env, Arc::clone(&shared), returns, store, lock).map_err(no_thread)?;
+        let asked = Arc::clone(&shared);
         let threads = vec![
-            start("outbox-writer", move || writer.run())?,
-            start("outbox-reader", move || reader::run(database, reader_shared, questions))?,
+            shared.start("outbox-writer", move || writer.run()).map_err(no_thread)?,
+            shared.start("outbox-reader", move || reader::run(database, asked, questions)).map_err(no_thread)?,
         ];
         Ok(Self { shared, clock: shared_clock, threads: Mutex::new(threads) })
+    }
+
+    /// Resolves once a bug has broken off one of the store's threads: what it was answered for is on the disk, but this
+    /// process can do nothing with it any more. One waits for it.
+    pub async fn broken(&self) {
+        self.shared.broken().await;
     }
 
     /// When the writer last moved. Waiting for work counts as moving; a disk that hangs does not.
@@ -243,11 +249,6 @@ impl Sqlite {
             Err(_) => Err(AppendError::Unavailable),
         }
     }
-}
-
-fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    let started = Builder::new().name(name.to_owned()).spawn(run);
-    started.map_err(|error| OpenError::Io { doing: "start a thread", reason: error.to_string() })
 }
 
 fn open_error(path: &Path, failure: Failure) -> OpenError {

@@ -187,8 +187,9 @@ async fn nobody_waits_for_a_writer_that_panicked() {
         }
         assert!(store.claim(Want { max: 1, rotate: false }).await.is_empty());
         store.close().await;
+        store.broken().await;
     };
-    tokio::time::timeout(PATIENCE, answered).await.expect("everybody is answered");
+    tokio::time::timeout(PATIENCE, answered).await.expect("everybody is answered, and who waits for it is told");
 }
 
 // --- the file and its place

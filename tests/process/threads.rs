@@ -1,4 +1,4 @@
-//! Threads that block: there is one when it is needed, and none is waited for.
+//! Threads: those that block are there when needed and never waited for, and without the store's there is no relay.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -82,4 +82,27 @@ fn where_threads_are_lacking_it_does_not_start_and_once_it_has_started_none_are_
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(relay.metric("cello_relay_panics_total", ""), 0.0);
     println!("{fewest} threads are enough for all");
+}
+
+#[test]
+fn a_relay_whose_outbox_is_broken_off_by_a_bug_ends_with_70_and_the_next_start_delivers_what_was_answered() {
+    let upstream = Upstream::start();
+    let mut setup = Setup::new(&upstream.base_url());
+    let trigger = setup.dir().join("panic");
+    setup.raw("LD_PRELOAD", preload_library("panic").to_str().expect("a plain path"));
+    setup.raw("PANIC_FILE", trigger.to_str().expect("a plain path"));
+    let relay = setup.start();
+    // Paused, so that it is the next start which delivers.
+    assert_eq!(setup.call(&["pause"]).0, 0);
+    assert_eq!(relay.client().post("/events", &event("somebody", 1)).expect("an answer").status, 200);
+    std::fs::write(&trigger, "outbox-writer").expect("a file");
+    let (code, log) = relay.wait();
+    assert_eq!(code, Some(70), "{log}");
+    assert!(log.contains("\"event\":\"panic\"") && log.contains("outbox-writer"), "{log}");
+
+    std::fs::remove_file(&trigger).expect("as before");
+    let relay = setup.start();
+    assert_eq!(setup.call(&["resume"]).0, 0);
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(upstream.arrivals().count(), 1);
 }

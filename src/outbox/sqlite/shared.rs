@@ -1,9 +1,12 @@
-//! What the handle, the writer and the reader share.
+//! What the handle and the store's threads share.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::inbox::Inbox;
@@ -37,6 +40,8 @@ pub(super) struct Shared {
     moved: Mutex<Option<Instant>>,
     /// The way to the reader, until the store is closed.
     questions: Mutex<Option<mpsc::Sender<Question>>>,
+    /// Rung when one of the threads has panicked.
+    broken: Notify,
 }
 
 impl Shared {
@@ -51,7 +56,28 @@ impl Shared {
             looks: Mutex::default(),
             moved: Mutex::default(),
             questions: Mutex::new(Some(questions)),
+            broken: Notify::new(),
         }
+    }
+
+    /// Starts a thread of the store. There is none that it can do without: see [`Shared::broken`].
+    pub(super) fn start(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(self);
+        Builder::new().name(name.to_owned()).spawn(move || {
+            // The panic hook has reported it, and nobody uses what it left half done.
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                shared.broken.notify_one();
+            }
+        })
+    }
+
+    /// Resolves once a thread of the store has panicked. One waits for it.
+    pub(super) async fn broken(&self) {
+        self.broken.notified().await;
     }
 
     pub(super) fn beat(&self, now: Instant) {

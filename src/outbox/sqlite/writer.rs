@@ -117,7 +117,7 @@ impl Writer {
         let capacity_bytes = env.settings.max_bytes;
         let stats = Stats { recovered: recovered.unwrap_or_default(), capacity_bytes, ..Stats::default() };
         let desk = Desk::here();
-        let syncer = Syncer::start(Arc::clone(&shared), desk.clone())?;
+        let syncer = Syncer::start(&shared, desk.clone())?;
         let mut writer = Self {
             env,
             shared,

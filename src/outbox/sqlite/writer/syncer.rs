@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use tokio::time::Instant;
 
@@ -73,9 +73,10 @@ pub(super) struct Syncer {
 
 impl Syncer {
     /// Starts the thread.
-    pub(super) fn start(shared: Arc<Shared>, desk: Desk) -> io::Result<Self> {
+    pub(super) fn start(shared: &Arc<Shared>, desk: Desk) -> io::Result<Self> {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (done, results) = sync_channel(1);
+        let writers = Arc::clone(shared);
         let run = move || {
             for Job { commit, answers } in todo {
                 let (result, answers) = match commit.make_durable() {
@@ -87,11 +88,11 @@ impl Syncer {
                 if done.send(result).is_err() {
                     return;
                 }
-                shared.inbox.nudge();
+                writers.inbox.nudge();
                 desk.give(answers);
             }
         };
-        let thread = Builder::new().name("outbox-syncer".to_owned()).spawn(run)?;
+        let thread = shared.start("outbox-syncer", run)?;
         Ok(Self { jobs: Some(jobs), results, thread: Some(thread), since: None, took: Arc::default() })
     }
 
@@ -155,7 +156,7 @@ mod tests {
 
     fn syncer() -> (Arc<Shared>, Syncer) {
         let shared = Arc::new(Shared::new(Inbox::new(), mpsc::channel(1).0));
-        let syncer = Syncer::start(Arc::clone(&shared), Desk::here()).unwrap();
+        let syncer = Syncer::start(&shared, Desk::here()).unwrap();
         (shared, syncer)
     }
 

@@ -355,3 +355,36 @@ fn on_a_full_disk_that_can_record_no_delivery_nothing_is_sent_again_and_again() 
     relay.wait_until_empty(PATIENCE);
     assert_eq!(upstream.events().len(), 30, "each was sent once, though what came of the first was not recorded");
 }
+
+#[test]
+fn a_damaged_outbox_on_a_full_disk_is_moved_aside_in_the_room_of_the_reserve_and_without_one_when_there_is_room() {
+    for (reserve, at_once) in [("2MiB", true), ("0B", false)] {
+        let upstream = Upstream::start();
+        let mut setup = Setup::new(&upstream.base_url());
+        let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
+            println!("skipped: damage on a full disk: a small file system can only be mounted by root");
+            return;
+        };
+        let outbox = volume.0.join("outbox");
+        setup.set("OUTBOX__DIR", outbox.to_str().expect("a plain path"));
+        setup.set("OUTBOX__RESERVE", reserve).set("OUTBOX__MIN_FREE_BYTES", "0B");
+        let relay = setup.start();
+        assert_eq!(setup.call(&["pause"]).0, 0);
+        assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
+        assert_eq!(relay.terminate().0, Some(0));
+        let mut database = std::fs::OpenOptions::new().write(true).open(outbox.join("outbox.db")).expect("a database");
+        std::io::Write::write_all(&mut database, &[0xee; 16]).expect("damage");
+        volume.fill();
+
+        let mut relay = setup.start();
+        assert_eq!(relay.has_logged("outbox_quarantined"), at_once, "with a reserve of {reserve}");
+        if !at_once {
+            assert_eq!(relay.client().post("/events", &event("u", 2)).expect("an answer").status, 503);
+            volume.make_room();
+            relay.wait_for_event("outbox_quarantined");
+        }
+        post_until(&relay, 200);
+        assert_eq!(setup.call(&["resume"]).0, 0);
+        relay.wait_until_empty(PATIENCE);
+    }
+}

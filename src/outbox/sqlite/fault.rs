@@ -146,7 +146,17 @@ fn is_foreign(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether what failed lacked room on the disk, or in this user's share of it.
+pub(super) fn lacks_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Fault {
+    /// That a file beside the database had no room.
+    pub(super) fn full() -> Self {
+        Fault::Full(sqlite_failure(ffi::SQLITE_FULL))
+    }
+
     /// That a file of the store could not be opened.
     pub(super) fn of_opening(error: &io::Error) -> Self {
         if is_absence(error) {

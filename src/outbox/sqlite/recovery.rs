@@ -8,7 +8,7 @@
 
 use super::bound::Bound;
 use super::env::Env;
-use super::fault::{Fault, OpenError};
+use super::fault::{Fault, OpenError, lacks_room};
 use super::row::{Books, Row, WholeDead};
 use super::salvage::overtaken_at;
 use super::sql::Sql;
@@ -68,7 +68,7 @@ enum Way {
 /// when the fresh file says by itself what has to be copied.
 pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Result<Store, Failure> {
     let moved = env.home.begin_quarantine(env.clock.now()).and_then(|name| env.home.move_aside(&name).map(|()| name));
-    let name = moved.map_err(|error| io_error(&error))?;
+    let name = moved.map_err(|error| moving_failed(&error))?;
     env.volume.damaged_files = env.home.damaged_files();
     let (peeked, is_sound) = match env.waiting_orphan() {
         // It was opened as ours, whatever can still be read of it.
@@ -94,12 +94,15 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     if let Some(orphan) = env.orphans.last_mut() {
         orphan.name.get_or_insert(name);
     }
-    env.home.end_quarantine().map_err(|error| io_error(&error))?;
+    env.home.end_quarantine().map_err(|error| moving_failed(&error))?;
     Ok(store)
 }
 
-fn io_error(error: &std::io::Error) -> OpenError {
-    OpenError::Io { doing: "move the damaged outbox aside", reason: error.to_string() }
+fn moving_failed(error: &std::io::Error) -> Failure {
+    if lacks_room(error) {
+        return Fault::full().into();
+    }
+    OpenError::Io { doing: "move the damaged outbox aside", reason: error.to_string() }.into()
 }
 
 /// What a damaged file still tells of itself.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bound::{self, Bound};
 use super::env::Env;
-use super::fault::{Fault, OpenError};
+use super::fault::{Fault, OpenError, lacks_room};
 use super::gates::Gates;
 use super::place::Place;
 use super::queue::{Pace, Queue};
@@ -73,7 +73,10 @@ pub(super) enum Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        Failure::Refused(error)
+        match error {
+            OpenError::Create { source, .. } if lacks_room(&source) => Failure::Fault(Fault::full()),
+            error => Failure::Refused(error),
+        }
     }
 }
 

@@ -161,18 +161,23 @@ pub(in crate::outbox::sqlite) fn open_or_quarantine(
     epoch: u64,
     known: Option<Books>,
 ) -> Result<Store, Failure> {
+    match open_once(env, epoch, known) {
+        // On a full disk not even the WAL's index can be made, or a name written down; the reserve makes room for it.
+        Err(Failure::Fault(_)) if env.disk_is_full() => open_once(env, epoch, known),
+        other => other,
+    }
+}
+
+fn open_once(env: &mut Env, epoch: u64, known: Option<Books>) -> Result<Store, Failure> {
     if env.home.quarantine().is_some() || env.waiting_orphan().is_some() {
         return recovery::quarantine(env, epoch, known);
     }
     tell_of_damaged_wal(env);
-    let first_seq = recovery::first_seq(env);
-    match Store::open(env, epoch, first_seq) {
+    match Store::open(env, epoch, recovery::first_seq(env)) {
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
             env.metrics.outbox_errors.with(fault.label()).inc();
             recovery::quarantine(env, epoch, known)
         }
-        // On a full disk not even the WAL's index can be made; the reserve makes room for it.
-        Err(Failure::Fault(_)) if env.disk_is_full() => Store::open(env, epoch, first_seq),
         other => other,
     }
 }

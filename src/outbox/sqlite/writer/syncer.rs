@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, Desk};
 use crate::outbox::sqlite::env::Env;
-use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::fault::{Fault, lacks_room};
 use crate::outbox::sqlite::place::Place;
 use crate::outbox::sqlite::shared::Shared;
 use crate::outbox::sqlite::sql::sqlite_failure;
@@ -43,10 +43,7 @@ impl Commit {
 }
 
 fn sync_fault(error: &io::Error) -> Fault {
-    let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => rusqlite::ffi::SQLITE_FULL,
-        _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
-    };
+    let code = if lacks_room(error) { rusqlite::ffi::SQLITE_FULL } else { rusqlite::ffi::SQLITE_IOERR_FSYNC };
     // Whatever it was: after a failed sync nothing is known of the data, so it is no plain `Full`.
     Fault::Broken(sqlite_failure(code))
 }

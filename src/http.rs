@@ -13,8 +13,10 @@ mod watched;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +60,15 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+impl Listener {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Listener::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Listener::Tcp(listener)
@@ -98,16 +109,7 @@ pub async fn serve_counted<S, B>(
 {
     let room = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
     let places = Arc::new(Semaphore::new(room));
-    let accepting = listeners.into_iter().map(|listener| {
-        let (service, connections) = (service.clone(), connections.clone());
-        tokio::spawn(accept(listener, service, limits, connections, Arc::clone(&places), stop.clone()))
-    });
-    let accepting: Vec<_> = accepting.collect();
-    for listener in accepting {
-        if let Err(error) = listener.await {
-            tracing::error!(event = "accept_loop_ended", %error, "an accept loop ended");
-        }
-    }
+    accept(listeners, service, limits, connections, &places, stop).await;
     // Every connection holds a place, so all places free means all connections gone.
     let all_gone = places.acquire_many(room as u32);
     if tokio::time::timeout(FINISH_WITHIN, all_gone).await.is_err() {
@@ -120,13 +122,13 @@ pub async fn serve_counted<S, B>(
     }
 }
 
-/// Accepts on one listener until told to stop.
+/// Accepts on all listeners until told to stop; then they are closed.
 async fn accept<S, B>(
-    listener: Listener,
+    listeners: Vec<Listener>,
     service: S,
     limits: Limits,
     connections: Option<IntGauge>,
-    places: Arc<Semaphore>,
+    places: &Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -138,10 +140,10 @@ async fn accept<S, B>(
     let told = stopping.wait_for(|stop| *stop);
     tokio::pin!(told);
     let mut retry_in = ACCEPT_RETRY_MIN;
-    loop {
+    for turn in 0.. {
         let (place, accepted) = tokio::select! {
             _ = &mut told => return,
-            next = next(&listener, &places) => next,
+            next = next(&listeners, turn, places) => next,
         };
         let served = connection::Served { limits, connections: connections.clone(), stop: stop.clone(), place };
         match accepted {
@@ -175,14 +177,20 @@ enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
-/// Waits for a free place first: a full relay leaves new connections in the kernel's queue.
-async fn next(listener: &Listener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, io::Result<Stream>) {
+/// Waits for a free place first: a full relay leaves new connections in the kernel's queue. Each listener is the first
+/// that is looked at in its turn, so that none keeps the others' waiting.
+async fn next(
+    listeners: &[Listener],
+    turn: usize,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, io::Result<Stream>) {
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
-    let accepted = match listener {
-        Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
-        Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
-    };
-    (place, accepted)
+    let (before, after) = listeners.split_at(turn.checked_rem(listeners.len()).unwrap_or(0));
+    let accepted = poll_fn(|context| {
+        let mut polled = after.iter().chain(before).map(|listener| listener.poll_accept(context));
+        polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    });
+    (place, accepted.await)
 }
 
 /// The connection was gone before it was accepted; the listener is fine.

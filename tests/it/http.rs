@@ -48,8 +48,14 @@ async fn answer(
 }
 
 fn start(limits: Limits) -> Server {
-    let listeners = http::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("bound");
-    let at = listeners[0].local_addr().expect("an address");
+    start_on(1, limits).0
+}
+
+/// With so many listeners; where they all are.
+fn start_on(count: usize, limits: Limits) -> (Server, Vec<SocketAddr>) {
+    let listeners = http::bind(&vec!["127.0.0.1:0".parse().expect("an address"); count]).expect("bound");
+    let all: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().expect("an address")).collect();
+    let at = all[0];
     let (stop, stopped) = watch::channel(false);
     let (gate, metrics) = (Arc::new(Semaphore::new(0)), Arc::new(Metrics::new()));
     let came = Arc::new(Semaphore::new(0));
@@ -58,7 +64,7 @@ fn start(limits: Limits) -> Server {
     let connections = Some(metrics.ingest_connections.clone());
     let listeners = listeners.into_iter().map(Listener::from).collect();
     let ended = tokio::spawn(http::serve_counted(listeners, Arc::new(service), limits, connections, stopped));
-    Server { at, stop, gate, came, metrics, ended }
+    (Server { at, stop, gate, came, metrics, ended }, all)
 }
 
 #[tokio::test]
@@ -69,6 +75,18 @@ async fn pipelined_requests_are_answered_in_order_on_one_connection() {
     wire.send(all).await;
     for path in ["/1", "/2", "/3"] {
         assert_eq!(wire.answer().await.body, path);
+    }
+}
+
+#[tokio::test]
+async fn no_listener_keeps_the_only_place_from_the_others() {
+    let (_server, all) = start_on(3, Limits { max_connections: 1, ..LIMITS });
+    for at in [all[0], all[0], all[2], all[1], all[1]] {
+        // The place is free again when it is dropped.
+        let mut wire = Wire::connect(at).await;
+        wire.send(request("GET", "/", &[], b"")).await;
+        let answered = tokio::time::timeout(Duration::from_secs(5), wire.answer());
+        assert_eq!(answered.await.expect("an answer").body, "/");
     }
 }
 

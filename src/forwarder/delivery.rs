@@ -73,7 +73,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
 }
 
 /// Waits until nothing of the event's user is under way, then records what came of it before, or gives it back to be
-/// sent. Only a store that was opened anew hands such events out.
+/// sent. A store that was opened anew hands such events out, and one whose answer to the former settle is still on its way.
 pub(super) async fn settle_again(shared: Arc<Shared>, claimed: Claimed) {
     let _unsettled = Unsettled { shared: &shared, sender: None };
     let Claimed { lease, id, event, progress } = claimed;

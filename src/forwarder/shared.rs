@@ -212,10 +212,11 @@ impl Shared {
         self.open_since.subscribe()
     }
 
-    /// A claimed event starts: with a ticket if it is to be sent now, with none if it has to wait or was sent before.
+    /// A claimed event starts: with a ticket if it is to be sent now, with none if it has to wait, was sent before, or all
+    /// has been stopped meanwhile.
     pub(super) fn take_off(&self, id: EventId, user: &UserId) -> Option<Ticket> {
         self.change(|state| {
-            if state.flights.standing(id, user) == Standing::Free {
+            if !state.governor.is_stopped() && state.flights.standing(id, user) == Standing::Free {
                 state.flights.begin(user);
                 return Some(state.governor.sent());
             }

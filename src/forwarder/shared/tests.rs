@@ -131,3 +131,14 @@ async fn who_watches_the_flow_is_woken_by_changes_alone() {
     assert!(flow.has_changed().unwrap());
     assert_eq!(*flow.borrow(), Flow::Paused);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_claimed_before_the_stop_takes_off_no_more() {
+    let bench = Bench::new();
+    let (id, user) = (EventId::new(Timestamp::from_millis(0), 1, 0), UserId::new("jane"));
+    bench.shared.permit(bench.clock.instant());
+    assert!(bench.shared.take_off(id, &user).is_some());
+    bench.shared.settled(Some(&user));
+    bench.shared.stop();
+    assert!(bench.shared.take_off(id, &user).is_none(), "whatever was permitted before");
+}

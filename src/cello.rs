@@ -141,6 +141,14 @@ pub struct Settings {
     pub no_proxy: Option<String>,
 }
 
+impl Settings {
+    /// How long the delivery of one event takes at most: it waits for a token and is sent, and after a 401 both once more.
+    #[must_use]
+    pub fn delivery_takes_at_most(&self) -> Duration {
+        4 * self.timeout
+    }
+}
+
 /// Does not show the proxy, whose URL may hold a password.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

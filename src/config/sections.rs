@@ -66,6 +66,7 @@ fn outbox(reader: &mut Reader, cello: &cello::Settings) -> outbox::sqlite::Setti
         key_max_bytes: reader.size("idempotency.max_bytes"),
         allow_network_fs: reader.switch("outbox.allow_network_fs"),
         upstream: cello.base_url.clone(),
+        send_within: cello.delivery_takes_at_most(),
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Settings {
     pub allow_network_fs: bool,
     /// The base URL this outbox belongs to.
     pub upstream: String,
+    /// A send takes so long at most; by a lease that was lost one may go on until then.
+    pub send_within: Duration,
 }
 
 /// Longer than anything is remembered.
@@ -124,11 +126,12 @@ impl Settings {
             key_max_bytes: u64::MAX / 4,
             allow_network_fs: true,
             upstream: upstream.to_owned(),
+            send_within: Duration::ZERO,
         }
     }
 }
 
-/// An erasure waits so long for what is in flight: a whole request and its settle.
+/// Whoever orders an erasure waits so long for what is in flight: a request and its settle, as a rule.
 const LANDING: Duration = Duration::from_secs(30);
 /// It looks so often whether it has landed.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -168,16 +171,9 @@ impl Sqlite {
         let lock = home.lock()?;
         let database = home.database().to_owned();
         let shared_clock = Arc::clone(&clock);
-        let mut env = Env {
-            settings,
-            clock,
-            metrics,
-            home,
-            seams,
-            volume: Volume::default(),
-            orphans: Vec::new(),
-            astray: Astray::default(),
-        };
+        let astray = Astray::new(settings.send_within);
+        let mut env =
+            Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new(), astray };
         env.measure();
         let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.

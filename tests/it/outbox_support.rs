@@ -37,6 +37,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         key_max_bytes: 64 << 20,
         allow_network_fs: true,
         upstream: "https://api.example".to_owned(),
+        send_within: Duration::from_secs(60),
     }
 }
 

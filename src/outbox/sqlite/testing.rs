@@ -46,6 +46,7 @@ impl Bench {
             key_max_bytes: 0,
             allow_network_fs: true,
             upstream: String::new(),
+            send_within: Duration::from_secs(60),
         };
         let home = Home::new(&settings.dir);
         home.create().unwrap();
@@ -57,7 +58,7 @@ impl Bench {
             seams: Seams::default(),
             volume: Volume::default(),
             orphans: Vec::new(),
-            astray: Astray::default(),
+            astray: Astray::new(Duration::from_secs(60)),
         };
         let mut store = Store::open(&env, writer::FIRST_EPOCH, 1).unwrap_or_else(|_| panic!("opens"));
         store.sql.begin().unwrap();

@@ -225,8 +225,10 @@ impl Writer {
         for seq in abandoned {
             store.queue.land(*seq);
         }
-        let is_kept = store.place.is_kept(&self.env.home, &store.sql);
-        self.land(if is_kept { Ok(()) } else { Err(Fault::Gone) })?;
+        if !store.place.is_kept(&self.env.home, &store.sql) {
+            return self.give_up(Fault::Gone, answers).map(|()| slice);
+        }
+        self.land(Ok(()))?;
         self.answers.extend(answers);
         Ok(slice)
     }

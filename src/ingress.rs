@@ -15,7 +15,6 @@ pub mod fuzzing;
 mod look;
 mod notes;
 mod post;
-mod quiet;
 mod route;
 mod store;
 mod token;
@@ -47,7 +46,6 @@ use crate::metrics::{Code, Label, Metrics, Route as RouteLabel};
 use crate::outbox::{self, Flow, Outbox};
 use admission::Admission;
 use door::Door;
-use quiet::Quiet;
 use route::Route;
 
 /// The OpenAPI 3.1 document of this listener.
@@ -132,7 +130,6 @@ struct Shared {
     metrics: Arc<Metrics>,
     flow: watch::Receiver<Flow>,
     budget: body::Budget,
-    quiet: Quiet,
     door: Door,
 }
 
@@ -158,7 +155,6 @@ impl Ingress {
             metrics,
             flow,
             budget: body::Budget::new(BODY_BUDGET),
-            quiet: Quiet::default(),
             door: Door::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -229,9 +225,7 @@ impl Shared {
         self.metrics.rejected.with(why).inc_by(events);
         let what = format!("http_{}", refusal.answer.status().as_u16());
         self.door.note(door::Kind::Refusal, &what, refusal.fields.clone(), 1, self.clock.now());
-        if let Some(suppressed) = self.quiet.lets(why.as_str(), self.clock.instant()) {
-            tracing::warn!(event = "request_refused", reason = why.as_str(), suppressed, "a request was refused");
-        }
+        tracing::warn!(event = "request_refused", reason = why.as_str(), "a request was refused");
     }
 
     async fn dispatch(

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use tracing::info;
+use tracing::{debug, info};
 
 use super::flights::Answer;
 use super::governor::{Case, Fate, Ticket, reason_of};
@@ -63,6 +63,9 @@ pub(super) async fn deliver(shared: Arc<Shared>, claimed: Claimed, ticket: Ticke
             };
         }
     };
+    if fate != Fate::Delivered {
+        subject.log_failure(&judgement);
+    }
     let answer = Answer { fate, judgement, at: shared.deps.clock.now() };
     if answer.judgement.outcome_unknown {
         shared.deps.metrics.delivery_ambiguous.with(reason_of(&answer.judgement)).inc();
@@ -165,9 +168,26 @@ fn outcome(shared: &Shared, progress: &Progress, answer: &Answer) -> Outcome {
 }
 
 impl Subject {
+    fn trace_id(&self) -> Option<&str> {
+        self.trace.as_deref().and_then(|trace| trace.split('-').nth(1))
+    }
+
+    /// One attempt, for whoever looks into why some events are late.
+    fn log_failure(&self, judgement: &Judgement) {
+        debug!(
+            event = "delivery_failed",
+            event_id = %self.id,
+            attempt = self.progress.attempts + 1,
+            status = judgement.status,
+            reason = reason_of(judgement).as_str(),
+            upstream_request_id = judgement.request_id.as_deref(),
+            trace_id = self.trace_id(),
+            "an attempt to deliver an event failed"
+        );
+    }
+
     /// One line for support cases; ids only, no personal data.
     fn log(&self, event: &str, status: Option<u16>, request_id: Option<&str>, reason: Option<Reason>) {
-        let trace_id = self.trace.as_deref().and_then(|trace| trace.split('-').nth(1));
         info!(
             event,
             event_id = %self.id,
@@ -175,7 +195,7 @@ impl Subject {
             status,
             reason = reason.map(Reason::as_str),
             attempts = self.progress.attempts + 1,
-            trace_id,
+            trace_id = self.trace_id(),
             "an event reached its end"
         );
     }

@@ -17,9 +17,6 @@ use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 use crate::outbox::{Flow, SettleError};
 
-/// One line for many: a failing disk fails all that is under way at once.
-const WARN_AT_MOST_EVERY: Duration = Duration::from_secs(10);
-
 pub(super) struct Shared {
     pub(super) deps: Deps,
     pub(super) ambiguous: Ambiguous,
@@ -50,9 +47,6 @@ struct State {
     held_since: Option<(Instant, Timestamp)>,
     breaker_since: Timestamp,
     pause: Option<Pause>,
-    /// When it was last said that an outcome was not recorded, and how often it was not said since.
-    warned: Option<Instant>,
-    suppressed: u64,
 }
 
 impl Shared {
@@ -70,8 +64,6 @@ impl Shared {
             held_since: None,
             breaker_since: deps.clock.now(),
             pause: None,
-            warned: None,
-            suppressed: 0,
         };
         let shared = Self {
             deps,
@@ -124,7 +116,7 @@ impl Shared {
         if before.circuit_open != view.circuit_open {
             self.open_since.send_replace(view.circuit_open.then(|| self.deps.clock.instant()));
             if view.circuit_open {
-                warn!(event = "circuit_opened", "events of many users failed in a row: only probes are sent");
+                warn!(event = "circuit_opened", "events of several users failed in a row: only probes are sent");
             } else {
                 info!(event = "circuit_closed", "the breaker closed");
             }
@@ -154,16 +146,8 @@ impl Shared {
     /// make a duplicate; a moment's rest keeps these few.
     pub(super) fn not_recorded(&self, error: SettleError) {
         let now = self.deps.clock.instant();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.governor.unrecorded(now);
-        if state.warned.is_some_and(|at| now - at < WARN_AT_MOST_EVERY) {
-            state.suppressed += 1;
-            return;
-        }
-        state.warned = Some(now);
-        let suppressed = std::mem::take(&mut state.suppressed);
-        drop(state);
-        warn!(event = "settle_failed", %error, suppressed, "an outcome was not stored: the event is handed out again, and settled only if Cello has it");
+        self.govern(|governor| governor.unrecorded(now));
+        warn!(event = "settle_failed", %error, "an outcome was not stored: the event is handed out again, and settled only if Cello has it");
     }
 
     /// Pauses delivery until the order says; one that is over ends a pause.

@@ -99,17 +99,10 @@ impl Shared {
         Ok(whole)
     }
 
-    /// Tells operators of warnings: without values; in the log one line of a kind in a while.
+    /// Tells operators of warnings, without values.
     fn tell(&self, told: Told) {
         for (kind, fields, count) in told.0 {
-            if let Some(suppressed) = self.quiet.lets(kind.as_str(), self.clock.instant()) {
-                tracing::warn!(
-                    event = "event_looks_wrong",
-                    kind = kind.as_str(),
-                    suppressed,
-                    "accepting events that look wrong"
-                );
-            }
+            tracing::warn!(event = "event_looks_wrong", kind = kind.as_str(), "accepting events that look wrong");
             self.door.note(door::Kind::Warning, kind.as_str(), fields, count, self.clock.now());
         }
     }

@@ -20,6 +20,8 @@ use crate::metrics::{LogLevel, Metrics};
 const MAX_TEXT: usize = 512;
 /// Names that every line has; a field of the same name is left out.
 const OWN_NAMES: [&str; 7] = ["timestamp", "level", "message", "target", "version", "suppressed", "lines_dropped"];
+/// Warnings that a state begins.
+const BEGINNINGS: [&str; 3] = ["circuit_opened", "delivery_held", "reason_began"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How a line looks.
@@ -70,9 +72,11 @@ impl<W: Write> Lines<W> {
         self.metrics.log_messages.with(label).inc();
     }
 
-    /// Errors and warnings are limited; what is left out is counted on the next line of its kind.
+    /// Errors and warnings are limited; what is left out is counted on the next line of its kind. What begins a state is
+    /// not: the line that ends it is always written, and the last one has to be true.
     fn admit(&self, metadata: &Metadata<'_>, record: &Record) -> Option<u64> {
-        if *metadata.level() > Level::WARN {
+        let begins = record.text_of("event").is_some_and(|event| BEGINNINGS.contains(&event));
+        if *metadata.level() > Level::WARN || begins {
             return Some(0);
         }
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +117,7 @@ impl Record {
     fn subject(&self, metadata: &Metadata<'_>) -> Subject {
         let place = || format!("{}:{}", metadata.target(), metadata.line().unwrap_or_default());
         let event = self.text_of("event").map_or_else(place, str::to_owned);
-        let reason = self.text_of("error.type").or_else(|| self.text_of("reason"));
+        let reason = ["error.type", "reason", "kind"].iter().find_map(|name| self.text_of(name));
         (event, reason.unwrap_or_default().to_owned())
     }
 

@@ -112,6 +112,28 @@ async fn repeated_warnings_are_written_once_in_ten_seconds_with_a_count_of_the_r
 }
 
 #[test]
+fn that_a_state_begins_is_written_each_time_as_is_that_it_ends() {
+    let lines = json_lines(Level::Info, |_| {
+        for _ in 0..2 {
+            tracing::warn!(event = "delivery_held", reason = "http_403", "delivery is held");
+            tracing::info!(event = "delivery_resumed", "delivery is no longer held");
+        }
+        tracing::warn!(event = "delivery_held", reason = "http_403", "delivery is held");
+    });
+    assert_eq!((lines.len(), &lines[4]["event"]), (5, &"delivery_held".into()), "{lines:?}");
+}
+
+#[test]
+fn each_kind_of_what_looks_wrong_has_its_line() {
+    let lines = json_lines(Level::Info, |_| {
+        for kind in ["price", "currency", "price"] {
+            tracing::warn!(event = "event_looks_wrong", kind, "accepting events that look wrong");
+        }
+    });
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+#[test]
 fn a_panic_is_counted_and_logged_without_its_text() {
     let metrics = Arc::new(Metrics::new());
     let lines = json_lines(Level::Info, |_| {

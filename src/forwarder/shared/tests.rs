@@ -104,23 +104,6 @@ async fn since_when_the_breaker_stands_as_it_does_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outcomes_that_are_not_stored_are_told_of_once_in_ten_seconds_with_how_many_there_were() {
-    let bench = Bench::new();
-    let fail = || bench.shared.not_recorded(SettleError::Unavailable);
-    let told = |suppressed: u32| bench.lines(&["settle_failed", &format!("suppressed={suppressed}")]);
-    fail();
-    for _ in 0..2 {
-        advance(WARN_AT_MOST_EVERY - SECOND / 1000).await;
-        fail();
-        fail();
-        fail();
-        advance(SECOND / 1000).await;
-        fail();
-    }
-    assert_eq!((told(0), told(3), bench.lines(&["settle_failed"])), (1, 2, 3));
-}
-
-#[tokio::test(start_paused = true)]
 async fn who_watches_the_flow_is_woken_by_changes_alone() {
     let bench = Bench::new();
     let flow = bench.shared.flow();

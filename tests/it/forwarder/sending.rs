@@ -187,7 +187,7 @@ async fn an_end_waits_for_what_an_earlier_opening_of_the_store_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
+async fn failed_attempts_and_the_ends_of_events_are_logged_by_ids_and_without_personal_data() {
     let log = Logged::from_now();
     let world = World::start(|call| {
         let answer = status(if call.user == "jane" { 200 } else { 400 });
@@ -199,9 +199,14 @@ async fn ends_of_events_are_logged_by_ids_and_without_personal_data() {
     world.handle.stop();
     world.running.await.unwrap();
     let text = log.text();
-    let line = |id: EventId| text.lines().find(|line| line.contains(&id.to_string())).unwrap();
-    assert!(line(jane).contains(r#""event":"delivered""#) && line(jane).contains(r#""upstream_request_id":"req-1""#));
-    assert!(line(joe).contains(r#""event":"dead_lettered""#) && line(joe).contains(r#""reason":"http_400""#));
+    let told = |id: EventId, parts: &[&str]| {
+        let of_event = text.lines().filter(|line| line.contains(&id.to_string()));
+        of_event.filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    };
+    let (request, failed) = (r#""upstream_request_id":"req-1""#, [r#""reason":"http_400""#, r#""status":400"#]);
+    assert_eq!((told(jane, &[]), told(jane, &[r#""event":"delivered""#, request])), (1, 1));
+    assert_eq!(told(joe, &[&[r#""event":"delivery_failed""#, r#""attempt":1"#, request][..], &failed].concat()), 1);
+    assert_eq!(told(joe, &[&[r#""event":"dead_lettered""#, request][..], &failed].concat()), 1);
     assert!(!text.contains("jane") && !text.contains("joe"), "{text}");
 }
 

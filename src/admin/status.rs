@@ -6,6 +6,7 @@ use super::Parts;
 use super::reasons::{self, Finding};
 use super::snapshot::Snapshot;
 use crate::clock::Timestamp;
+use crate::forwarder::Failure;
 use crate::ingress::door::Note;
 use crate::metrics::Phase;
 
@@ -81,10 +82,17 @@ fn upstream(snapshot: &Snapshot) -> Value {
         "nextProbeAt": shown(forwarder.next_probe_at),
         "pacedUntil": shown(forwarder.paced_until),
         "lastDeliveredAt": shown(forwarder.last_delivered_at),
-        "lastFailure": forwarder.last_failure.map(|failure| {
-            json!({"at": failure.at.to_string(), "reason": failure.reason.as_str(), "status": failure.status})
-        }),
+        "lastFailure": forwarder.last_failure.as_ref().map(last_failure),
         "clockSkewSeconds": snapshot.clock_skew,
+    })
+}
+
+fn last_failure(failure: &Failure) -> Value {
+    json!({
+        "at": failure.at.to_string(),
+        "reason": failure.reason.as_str(),
+        "status": failure.status,
+        "requestId": failure.request_id,
     })
 }
 

@@ -348,7 +348,7 @@ impl Governor {
             probe_at: probing.then_some(self.probe_at.max(now)),
             paced_until: self.paced_until.filter(|end| *end > now),
             last_delivered_at: self.record.last_delivered_at,
-            last_failure: self.record.last_failure,
+            last_failure: self.record.last_failure.clone(),
         }
     }
 }

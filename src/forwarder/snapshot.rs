@@ -84,7 +84,7 @@ impl Pause {
 }
 
 /// An attempt that delivered nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// When it ended.
     pub at: Timestamp,
@@ -92,10 +92,12 @@ pub struct Failure {
     pub reason: Reason,
     /// Cello's status, if it answered.
     pub status: Option<u16>,
+    /// `apigw-requestid`, if Cello gave one: what its support asks for.
+    pub request_id: Option<Box<str>>,
 }
 
 /// What the governor knows of it, in the time that it reckons with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Look {
     pub(super) breaker: Breaker,
     pub(super) held: Option<Reason>,

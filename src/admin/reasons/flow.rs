@@ -143,7 +143,7 @@ fn breaker(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             format!("Cello takes events again{at}; delivery speeds up step by step. {}.", capital(&waiting(snapshot))),
         ),
         Breaker::Open | Breaker::HalfOpen => {
-            let last = forwarder.last_failure;
+            let last = forwarder.last_failure.as_ref();
             let cause = last.map_or_else(String::new, |last| format!(" (last: {})", last.reason));
             let next = forwarder.next_probe_at.map_or_else(
                 || "a probe is under way".to_owned(),
@@ -209,7 +209,7 @@ fn blocked(snapshot: &Snapshot, found: &mut Vec<Finding>) {
         return;
     }
     let late = stats.oldest_age(snapshot.now) >= LATE;
-    let last = forwarder.last_failure;
+    let last = forwarder.last_failure.as_ref();
     let cause = last.map_or_else(String::new, |last| format!(" (last failure: {})", last.reason));
     found.push(Finding {
         code: "user_blocked",

@@ -68,7 +68,7 @@ fn note(kind: Kind, what: &str, field: &str, count: u64) -> Note {
 }
 
 fn failed() -> Option<Failure> {
-    Some(Failure { at: ago(1), reason: Reason::Http5xx, status: Some(502) })
+    Some(Failure { at: ago(1), reason: Reason::Http5xx, status: Some(502), request_id: None })
 }
 
 type Change = Box<dyn Fn(&mut Snapshot)>;

@@ -217,11 +217,12 @@ impl Governor {
 impl Record {
     /// For operators: what came last.
     fn keep(&mut self, case: &Case<'_>) {
-        let Judgement { verdict, status, .. } = *case.judgement;
-        if verdict == Verdict::Delivered {
+        let Judgement { verdict, status, request_id, .. } = case.judgement;
+        if *verdict == Verdict::Delivered {
             self.last_delivered_at = Some(case.now);
         } else {
-            self.last_failure = Some(Failure { at: case.now, reason: reason_of(case.judgement), status });
+            let (reason, request_id) = (reason_of(case.judgement), request_id.clone());
+            self.last_failure = Some(Failure { at: case.now, reason, status: *status, request_id });
         }
     }
 }

@@ -1,7 +1,7 @@
 # The image: one static binary, the list of what it is made of, and a directory for the outbox. No shell, no libc,
 # no CA bundle (the public roots are in the binary; others come by cello.ca_file).
 #
-#   docker build -t cello-relay .
+#   docker build -t cello-relay --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker run --rm cello-relay check-config
 #
 # Each platform builds natively (docker buildx --platform linux/amd64,linux/arm64).
@@ -26,9 +26,11 @@ RUN mkdir -p src benches/relay \
 COPY deploy/sbom deploy/sbom
 COPY config config
 COPY src src
+ARG REVISION=unknown
 # Newer than the program that does nothing, whatever time the files were checked out with.
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --locked --release --bin cello-relay --target "$(uname -m)-unknown-linux-gnu" \
+    && CELLO_RELAY_REVISION="${REVISION}" \
+        cargo build --locked --release --bin cello-relay --target "$(uname -m)-unknown-linux-gnu" \
     && mkdir -p /root-fs/usr/local/bin /root-fs/usr/share/sbom /root-fs/var/lib/cello-relay \
     && cp "target/$(uname -m)-unknown-linux-gnu/release/cello-relay" /root-fs/usr/local/bin/ \
     && deploy/sbom "$(uname -m)-unknown-linux-gnu" >/root-fs/usr/share/sbom/cello-relay.cdx.json \

@@ -7,7 +7,7 @@ use super::credentials::Reading;
 use super::token::Ask;
 use super::token::bearer::usable;
 use super::token::exchange::{Failure, exchange};
-use super::{Auth, Cello};
+use super::{Auth, Cello, Settings};
 
 /// What the probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl fmt::Display for Probe {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// The credentials cannot be read: which, and why.
-    #[error("{0}")]
+    #[error("no credentials for Cello: {0}")]
     Missing(String),
     /// Cello refuses the keys.
     #[error(
@@ -66,6 +66,17 @@ pub enum ProbeError {
         /// What came instead.
         what: String,
     },
+}
+
+/// Which credentials cannot be read from their files now, and why. A start goes on without them.
+#[must_use]
+pub fn credentials_warning(settings: &Settings) -> Option<String> {
+    match settings.auth.files()?.read()? {
+        Reading::Missing(why) => {
+            Some(format!("no credentials for Cello: {why}; until they are there, delivery is held"))
+        }
+        _ => None,
+    }
 }
 
 impl Cello {

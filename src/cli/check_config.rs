@@ -9,7 +9,7 @@ use super::output::{self, Table};
 use crate::cello::{BuildError, Cello, ProbeError, Settings};
 use crate::clock::SystemClock;
 use crate::config::{self, Fault, Faults, Loaded};
-use crate::{admin, app, ingress};
+use crate::{admin, app, cello, ingress};
 
 /// `check-config`
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let mut loaded = config::load(&context.sources)?;
     loaded.warnings.extend(admin::token_file_warning(&loaded.settings.admin));
+    loaded.warnings.extend(cello::credentials_warning(&loaded.settings.cello));
     let unusable = unusable_files(&loaded.settings)?;
     if args.online && !unusable.is_empty() {
         return Err(Faults(unusable).into());
@@ -71,6 +72,8 @@ async fn probe(settings: Settings) -> Result<(), Failure> {
             .hint("is the network open from here? HTTPS_PROXY and cello.ca_file are honoured")),
         Err(error @ ProbeError::Elsewhere { .. }) => Err(Failure::new(Exit::Unavailable, error.to_string())
             .hint("look at cello.base_url: its host, and its path if it has one")),
+        Err(error @ ProbeError::Missing(_)) => Err(Failure::new(Exit::Config, error.to_string())
+            .hint("the files of cello.credentials_dir are access-key-id and secret-access-key")),
         Err(error) => Err(Failure::new(Exit::Config, error.to_string())),
     }
 }

@@ -31,7 +31,9 @@ pub(super) fn refuse(reader: &mut Reader, settings: &Settings) {
     }
     let room = outbox.reserve.saturating_add(WAL_BYTES);
     if reader.are_sound(&["outbox.max_bytes", "outbox.reserve"]) && outbox.max_bytes <= room {
-        reader.object("outbox.max_bytes", "leaves no room for events beside outbox.reserve and a 4MiB write-ahead log");
+        let key = if reader.is_given("outbox.max_bytes") { "outbox.max_bytes" } else { "outbox.reserve" };
+        let reason = "outbox.max_bytes leaves no room for events beside outbox.reserve and a 4MiB write-ahead log";
+        reader.object(key, reason);
     }
 }
 
@@ -103,6 +105,10 @@ pub(super) fn warnings(reader: &Reader, settings: &Settings) -> Vec<String> {
     warn(
         ingest.allow_unauthenticated_remote && ingest.token_file.is_none() && first_remote(&ingest.listen).is_some(),
         "ingest.allow_unauthenticated_remote: whoever reaches ingest.listen can post events and read referral data",
+    );
+    warn(
+        ingest.token_file.is_none() && ingest.allowed_hosts.is_empty() && first_remote(&ingest.listen).is_some(),
+        "ingest.allowed_hosts is empty: who asks this machine by any name or address but loopback's gets 403",
     );
     warn(
         ingest.max_batch_bytes < ingest.max_body_bytes,

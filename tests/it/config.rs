@@ -96,6 +96,7 @@ fn every_kind_of_wrong_value_is_a_fault_of_its_key() {
         ("outbox.dir", ""),
         ("outbox.durability", "ram"),
         ("outbox.max_bytes", "8MiB"),
+        ("outbox.reserve", "2GiB"),
         ("outbox.max_events", "many"),
         ("outbox.dead_max_age", "0s"),
         ("forward.concurrency", "1001"),
@@ -328,6 +329,9 @@ fn risky_pairs_are_warnings() {
     warned(&[("outbox.max_events", "999")], "ingest.max_batch is more than outbox.max_events");
     warned(&[("outbox.max_bytes", "15MiB"), ("idempotency.max_bytes", "1MiB")], "a batch may never fit");
     warned(&[("outbox.dead_max_age", "23h")], "outbox.dead_max_age");
+    let open = [("ingest.listen", "0.0.0.0:8745"), ("ingest.allow_unauthenticated_remote", "true")];
+    warned(&open, "whoever reaches ingest.listen");
+    warned(&open, "ingest.allowed_hosts is empty");
     warned(&[("cello.auth", "none")], "cello.credentials_dir is set but not used");
     for fine in [vec![], vec![("outbox.max_events", "1000")], vec![("outbox.dead_max_age", "1d")]] {
         assert!(load(&fine).unwrap().warnings.is_empty(), "{fine:?}");

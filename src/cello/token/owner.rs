@@ -19,7 +19,7 @@ use crate::cello::answer::Answer;
 use crate::cello::credentials::Reading;
 use crate::cello::transport::{Call, TransportError};
 use crate::clock::{Clock, Timestamp};
-use crate::metrics::{Invalidation, Metrics, RefreshFailure};
+use crate::metrics::{Invalidation, Label, Metrics, RefreshFailure};
 
 /// Runs as long as it is polled.
 pub(in crate::cello) struct Owner<S> {
@@ -121,7 +121,12 @@ where
                 if life_unsaid {
                     warn!(event = "token_life_unknown", "the token's answer has no valid expiresIn; taken as 60 s");
                 }
-                debug!(event = "token_obtained", grant = ?ask.grant(), life_seconds = granted.life.as_secs(), "token obtained");
+                debug!(
+                    event = "token_obtained",
+                    grant = ask.grant().as_str(),
+                    life_seconds = granted.life.as_secs(),
+                    "token obtained"
+                );
                 self.metrics.token_refreshes.with(ask.grant()).inc();
                 self.metrics.token_last_success.set(self.clock.now().as_seconds());
                 let status = &mut self.status;

@@ -280,8 +280,8 @@ impl Store {
         let attempts = self.sql.progress(seq)?.map_or(0, |row| row.progress.attempts);
         let row = self.sql.event(seq)?;
         let user = user.cloned().or_else(|| row.as_ref().map(|row| row.event.user.clone()));
-        if row.is_some() {
-            self.counts.buried.push((seq, why));
+        if let Some(row) = &row {
+            self.counts.buried.push((row.id(), why));
         }
         self.bury_after(env, seq, why, user.as_ref(), attempts)?;
         Ok(self.sql.delete_intent(seq)?)

@@ -229,8 +229,10 @@ impl Offline {
             return Ok(findings);
         }
         let damaged = self.count_damaged()?;
-        if damaged > 0 {
-            findings.push(format!("{damaged} events do not match their checksums"));
+        match damaged {
+            0 => {}
+            1 => findings.push("1 event does not match its checksum".to_owned()),
+            _ => findings.push(format!("{damaged} events do not match their checksums")),
         }
         let (events, dead, _) = self.sql.count_below(u64::MAX)?;
         let ledger = self.sql.books()?.ledger;

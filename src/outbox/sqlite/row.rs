@@ -195,7 +195,7 @@ pub(super) struct Books {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     /// Events that the store itself made dead letters.
-    pub(super) buried: Vec<(u64, Reason)>,
+    pub(super) buried: Vec<(EventId, Reason)>,
     /// Idempotency keys dropped for want of room.
     pub(super) evicted: u64,
     /// Events that a damaged disk took.
@@ -207,9 +207,10 @@ pub(super) struct Counts {
 impl Counts {
     /// Counts and tells, once it is true.
     pub(super) fn report(&mut self, metrics: &Metrics) {
-        for (seq, reason) in self.buried.drain(..) {
+        for (id, reason) in self.buried.drain(..) {
             metrics.dead_lettered.with(reason).inc();
-            tracing::error!(event = "event_buried", seq, reason = reason.as_str(), "an event became a dead letter");
+            let reason = reason.as_str();
+            tracing::error!(event = "event_buried", event_id = %id, reason, "an event became a dead letter");
         }
         metrics.idempotency_evicted.inc_by(std::mem::take(&mut self.evicted));
         let expired = std::mem::take(&mut self.expired);
@@ -288,7 +289,8 @@ mod tests {
         let metrics = Metrics::default();
         let told = || (metrics.dead_lettered.with(Reason::Corrupt).get(), metrics.idempotency_evicted.get());
         let gone = || (metrics.discarded.with(Discarded::Operator).get(), metrics.lost.with(Lost::Corrupt).get());
-        let mut counts = Counts { buried: vec![(1, Reason::Corrupt)], evicted: 2, lost: 3, expired: 4 };
+        let id = EventId::new(crate::clock::Timestamp::from_millis(0), 1, 0);
+        let mut counts = Counts { buried: vec![(id, Reason::Corrupt)], evicted: 2, lost: 3, expired: 4 };
         let log = Arc::new(tempfile::tempfile().unwrap());
         let subscriber = tracing_subscriber::fmt().with_writer(Arc::clone(&log)).finish();
         tracing::subscriber::with_default(subscriber, || {

@@ -161,7 +161,7 @@ fn a_check_tells_what_is_wrong_with_an_outbox() {
         opened(&bench, change).check().unwrap()
     };
     assert_eq!(findings(""), [""; 0]);
-    assert_eq!(findings("UPDATE event SET body = 'other' WHERE seq = 1"), ["1 events do not match their checksums"]);
+    assert_eq!(findings("UPDATE event SET body = 'other' WHERE seq = 1"), ["1 event does not match its checksum"]);
     let differs = |booked: (u64, u64), there: (u64, u64)| {
         let ((undelivered, dead), (waiting, buried)) = (booked, there);
         format!("the ledger says {undelivered} undelivered and {dead} dead; there are {waiting} and {buried}")

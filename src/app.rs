@@ -287,11 +287,7 @@ impl Relay {
         stop_ingest: &watch::Sender<bool>,
         stop_rest: &watch::Sender<bool>,
     ) -> JoinSet<()> {
-        let limits = http::Limits {
-            max_connections: self.connections_of_apps(),
-            header_timeout: self.settings.ingest.header_timeout,
-            idle_timeout: self.settings.ingest.idle_timeout,
-        };
+        let limits = http::Limits { max_connections: self.connections_of_apps(), ..self.settings.ingest.limits() };
         let control = listeners::CONTROL_LIMITS;
         let (socket, tcp) = self.admin.clone();
         rest.spawn(http::serve(self.bound.take_ops(), self.ops.clone(), control, stop_rest.subscribe()));
@@ -299,12 +295,8 @@ impl Relay {
         rest.spawn(http::serve(self.bound.take_admin(), tcp, control, stop_rest.subscribe()));
         let watched = self.watched.clone();
         rest.spawn(keep_up(move || admin::watch(watched.clone())));
-        let (cello, stopped) = (self.cello.clone(), stop_rest.subscribe());
-        rest.spawn(keep_up(move || {
-            let mut stopped = stopped.clone();
-            // The sender outlives this task; an error could only mean the end too.
-            cello.clone().run(async move { drop(stopped.wait_for(|stop| *stop).await) })
-        }));
+        let cello = self.cello.clone();
+        rest.spawn(keep_up(move || cello.clone().run()));
         let mut ingest = JoinSet::new();
         let connections = Some(self.metrics.ingest_connections.clone());
         let (listeners, stop) = (self.bound.take_ingest(), stop_ingest.subscribe());

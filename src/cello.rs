@@ -247,16 +247,9 @@ impl Cello {
         Ok(Arc::new(Self { calls, bare, tokens, readings, skew, settings, clock, metrics }))
     }
 
-    /// Watches the credentials and keeps the token fresh, also while idle, until `stop` resolves. To be
-    /// run once at a time; without it no authenticated call gets a token.
-    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()>) {
-        tokio::select! {
-            () = stop => {}
-            () = self.keep_token() => {}
-        }
-    }
-
-    async fn keep_token(&self) {
+    /// Watches the credentials and keeps the token fresh, also while idle, until it is dropped. To be run once at a time;
+    /// without it no authenticated call gets a token.
+    pub async fn run(self: Arc<Self>) {
         match (&self.settings.auth, self.settings.auth.files()) {
             (Auth::None, _) => {
                 self.metrics.credentials_ok.set(1);

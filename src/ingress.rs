@@ -42,7 +42,7 @@ pub use answer::Answer;
 
 use crate::clock::Clock;
 use crate::http::{Limits, body};
-use crate::metrics::{Code, Label, Metrics, Route as RouteLabel};
+use crate::metrics::{Code, Counted, Label, Metrics, Route as RouteLabel};
 use crate::outbox::{self, Flow, Outbox};
 use admission::Admission;
 use door::Door;
@@ -192,7 +192,7 @@ impl Service<Request<Incoming>> for Ingress {
 impl Shared {
     /// Answers one request and counts it.
     async fn answer(&self, head: &Parts, body: &mut Incoming) -> Answer {
-        let _in_flight = InFlight::new(&self.metrics);
+        let _in_flight = Counted::on(&self.metrics.ingest_in_flight);
         let started = self.clock.instant();
         let route = Route::find(head.uri.path());
         let label = route.map_or(RouteLabel::Other, Route::label);
@@ -260,22 +260,6 @@ impl Shared {
             request.headers_mut().append(CACHE_CONTROL, value.clone());
         }
         Ok(reads(request).await)
-    }
-}
-
-/// A request on the gauge, taken off when dropped.
-struct InFlight<'m>(&'m Metrics);
-
-impl<'m> InFlight<'m> {
-    fn new(metrics: &'m Metrics) -> Self {
-        metrics.ingest_in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.ingest_in_flight.dec();
     }
 }
 

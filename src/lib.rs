@@ -23,11 +23,11 @@
 //!
 //! # Threads
 //!
-//! What is taken in has one (probes and control share it), what is sent another; on a single core both share one. More of
-//! them would wake each other for what one does sooner itself. Beside each is one for what blocks (files of keys, names to
-//! be looked up), up to four where that takes long. The store has its own: one writer, one that syncs on a slow disk, one
-//! reader. All that is needed is there from the start: an app that leaks threads until its pod may have no more takes none
-//! of them away.
+//! Taking events in has one thread, which probes and control share; sending has another. On a single core both share
+//! one. More would only wake each other for work that one finishes sooner. Beside each is one for what blocks (files of
+//! keys, names to be looked up), up to four where that takes long. The store has its own: one writer, one that syncs on a
+//! slow disk, one reader; if one of them panics the process ends. All that is needed is there from the start: an app that
+//! leaks threads until its pod may have no more takes none of them away.
 //!
 //! # The map
 //!

@@ -222,6 +222,24 @@ metrics! {
     credentials_reloaded: Gauge = time("credentials_last_reload_success_timestamp_seconds", "When credentials were last read.");
 }
 
+/// One of what a gauge counts, taken off when it is dropped, whatever ends it.
+pub struct Counted<'m>(&'m IntGauge);
+
+impl<'m> Counted<'m> {
+    /// Counts one more.
+    #[must_use]
+    pub fn on(gauge: &'m IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Requests by route and code. The codes that are told apart are named for each route; all others are its
 /// `other`, so that no traffic makes more series.
 pub struct Answers<R> {

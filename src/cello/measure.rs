@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use prometheus::IntGauge;
 use tower::Service;
 
 use super::answer::Answer;
 use super::transport::{Call, TransportError};
 use super::verdict::judge;
 use crate::clock::Clock;
-use crate::metrics::{Metrics, Operation};
+use crate::metrics::{Counted, Metrics, Operation};
 
 /// Counts what goes through `S`.
 #[derive(Clone)]
@@ -46,7 +45,8 @@ where
         let sending = self.inner.call(call);
         Box::pin(async move {
             metrics.upstream_requests.with(operation).inc();
-            let _in_flight = InFlight::enter(metrics.upstream_in_flight.clone());
+            // Taken off however the call ends, even if its caller leaves.
+            let _in_flight = Counted::on(&metrics.upstream_in_flight);
             let start = clock.instant();
             let result = sending.await;
             // Token calls have a histogram of their own.
@@ -59,21 +59,5 @@ where
             }
             result
         })
-    }
-}
-
-/// Counts down however the call ends, even if its caller leaves.
-struct InFlight(IntGauge);
-
-impl InFlight {
-    fn enter(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -1,9 +1,10 @@
 //! What was sent and is not recorded yet. Pure.
 //!
-//! A store that failed and was opened anew hands out again what was in flight, or another event of that user. Sent at
-//! once, it would go out beside the first send, or after Cello had it, and later events of the user could overtake. So
-//! nothing is sent of a user who has something under way, and what is known of an event is recorded before it is sent
-//! again, if Cello does not have it. The end of the process forgets this.
+//! A store that failed and was opened anew hands out again what was in flight, or another event of that user; and a
+//! sound one may hand out a user's next event before its answer to the last settle is heard. Sent at once, it would go out
+//! beside the first send, or after Cello had it, and later events of the user could overtake. So nothing is sent of a user
+//! who has something under way, and what is known of an event is recorded before it is sent again, if Cello does not have
+//! it. The end of the process forgets this.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -12,8 +13,8 @@ use crate::cello::Judgement;
 use crate::clock::Timestamp;
 use crate::event::{EventId, UserId};
 
-/// So many answers are kept in mind, the latest: some times what one failure leaves unrecorded. One whose event was
-/// recorded though the store said otherwise is asked for by nobody.
+/// The last so many answers are kept in mind: a few times what one failure leaves unrecorded. One whose event was recorded
+/// after all is never asked for, and ages out.
 const ANSWERS_KEPT: usize = 1_024;
 
 /// What came of a send.

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::Limits;
 use super::guard::Guard;
 use super::watched::{Activity, Watched, WatchedStream};
+use crate::metrics::Counted;
 
 /// The largest head, and the most that is read ahead of a body's reader.
 const BUFFER: usize = 16 * 1024;
@@ -39,7 +40,7 @@ impl Served {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let _counted = self.connections.clone().map(Counted::new);
+        let _counted = self.connections.as_ref().map(Counted::on);
         // No buffer is made for a connection that is opened and never used.
         let first_byte = tokio::time::timeout(self.limits.idle_timeout, stream.readable());
         let usable = tokio::select! {
@@ -82,20 +83,4 @@ impl Served {
 /// Waits for the word to stop, or for nobody being left to say it.
 async fn told(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
-}
-
-/// A connection on the gauge, taken off when dropped.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }

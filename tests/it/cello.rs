@@ -104,7 +104,7 @@ fn run(settings: Settings) -> Running {
 fn run_by(settings: Settings, clock: Arc<dyn Clock>) -> Running {
     let metrics = Arc::new(Metrics::new());
     let cello = Cello::new(settings, clock, metrics.clone()).unwrap();
-    let task = tokio::spawn(cello.clone().run(std::future::pending()));
+    let task = tokio::spawn(cello.clone().run());
     Running { cello, metrics, task }
 }
 

@@ -23,8 +23,8 @@ const HELD_BACK_FOR: Duration = Duration::from_secs(300);
 const KEY_OVERHEAD_BYTES: u64 = 160;
 /// Delivered events that are forgotten by one transaction, beside as many as it delivers.
 const TRIM: u64 = 256;
-/// Where there is other work that waits until one in so many is too much, or a part as small as this of their time is over:
-/// each time costs pages of its own.
+/// Forgetting costs pages of its own. While there is other work it is put off until there is one in so many too much, or
+/// until one part in so many of their time is over.
 const PATIENCE: u32 = 64;
 
 /// What a command has come to, once committed.

@@ -109,8 +109,8 @@ impl Store {
         }
     }
 
-    /// Dead letters had no room for the user's first event, and it is not time to try again. What cannot be read is
-    /// told of by who takes it.
+    /// Dead letters had no room for the user's first event, and it is not time to try again. A row that cannot be read
+    /// counts as not held back: whoever takes it tells of the damage.
     fn is_held_back(&self, user: &UserId, due: Due) -> bool {
         let progress = || self.sql.progress(self.sql.first_parked(user).ok()??).ok()?;
         due.until > due.now

@@ -30,8 +30,8 @@ impl Place {
         Self { database: database.map(|(id, _)| id), wal: wal.map(|(id, _)| id), wal_bytes: 0 }
     }
 
-    /// Whether these files still have their names, and the WAL all that SQLite wrote to it; says so too if that
-    /// cannot be found out.
+    /// Looks whether these files still have their names, and the WAL all that SQLite wrote to it; says so too if that
+    /// cannot be found out. The next look compares with this one.
     pub(super) fn is_kept(&mut self, home: &Home, sql: &Sql) -> bool {
         let (Ok(database), Ok(wal)) = (look(home.database()), look(home.wal())) else { return true };
         let (wal, wal_bytes) = (wal.map(|(id, _)| id), wal.map_or(0, |(_, length)| length));
@@ -42,7 +42,7 @@ impl Place {
         self.is_whole(wal_bytes, sql)
     }
 
-    /// Whether the WAL, which is open as `wal`, has all that SQLite wrote to it.
+    /// The same of the WAL alone, which is open as `wal`.
     pub(super) fn holds_all(&mut self, wal: &File, sql: &Sql) -> bool {
         seen::file(wal).map_or(true, |(_, length)| self.is_whole(length, sql))
     }
@@ -59,7 +59,7 @@ impl Place {
         self.wal_bytes
     }
 
-    /// The same without SQLite's word: while nobody cuts the WAL on purpose.
+    /// Whether all is as at the last look, without SQLite's word: while nobody cuts the WAL on purpose.
     pub(super) fn is_untouched(&self, home: &Home) -> bool {
         let (Ok(database), Ok(wal)) = (look(home.database()), look(home.wal())) else { return true };
         let is_whole = wal.is_none_or(|(_, length)| length >= self.wal_bytes);

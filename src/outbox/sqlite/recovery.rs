@@ -75,7 +75,7 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
         Some(orphan) => (Peeked { is_readable: true, ..peek(env, &orphan.sql) }, true),
         None => (Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(), false),
     };
-    // What was committed when the file lost its name, callers were not answered by; and a cut file knows less than they.
+    // Callers were answered by `known`. A file that lost its name may have committed more, and one that was cut holds less.
     let committed = peeked.books.filter(|books| is_sound && known.is_none_or(|known| books.know_all_of(&known)));
     let books = committed.or(known).or(peeked.books);
     tracing::error!(

@@ -119,7 +119,7 @@ async fn whoever_goes_on_where_the_tokens_owner_broke_off_replaces_refused_token
     least_good.store(2, Ordering::SeqCst);
     assert_eq!(running.deliver().await.status, Some(401));
     running.task.abort();
-    running.task = tokio::spawn(running.cello.clone().run(std::future::pending()));
+    running.task = tokio::spawn(running.cello.clone().run());
     upstream.saw("/token", 3).await;
     assert_eq!(running.deliver().await.verdict, Verdict::Delivered, "by the third");
     least_good.store(3, Ordering::SeqCst);

@@ -114,7 +114,7 @@ impl World {
         let auth = Auth::Keys(KeySource::Values { access_key_id, secret_access_key });
         let client = crate::cello::settings(base_url, auth);
         let client = Cello::new(client, Arc::new(SystemClock), metrics.clone()).unwrap();
-        let tokens = tokio::spawn(client.clone().run(std::future::pending()));
+        let tokens = tokio::spawn(client.clone().run());
         let reads = Reads::new(settings, client.clone(), breaker.subscribe(), clock.clone(), metrics.clone());
         let rig = Rig::with(support::settings(), Some(Arc::new(move |request| reads.answer(request))));
         Self { upstream: None, rig, client, metrics, clock, breaker, tokens }

@@ -61,7 +61,7 @@ impl Writer {
             self.count(&other);
         }
         self.landing = None;
-        // Of a file that lost its name what is committed is copied, and nothing else. The drop of these is the answer.
+        // If the file lost its name, only what was committed is copied. Callers are answered by the drop of these.
         let undone = self.undo_open().unwrap_or_default();
         let unanswered = std::mem::take(&mut self.unanswered);
         let former = self.store.take();

@@ -38,7 +38,7 @@ impl Writer {
     fn checkpoint(&mut self, above_bytes: u64) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
         let size = store.sql.wal_frames()? * FRAME_BYTES;
-        // What is reckoned is more than what is written: the look takes long enough to be worth avoiding.
+        // What is reckoned between two looks is more than what is written, and a look takes long enough to be worth avoiding.
         self.wal_room = CHECKPOINT_BYTES.saturating_sub(size).max(LOOK_BYTES);
         if size <= above_bytes {
             return Ok(());

@@ -61,6 +61,7 @@ impl Writer {
         let Some(store) = &mut self.store else { return Ok(()) };
         let commit = match store.wal(&self.env.home) {
             Ok(wal) => {
+                // As of the look that was just taken: until the sync's end the WAL may not shrink.
                 let took = Arc::clone(&self.syncer.took);
                 Commit { wal, place: store.place, home: self.env.home.clone(), took }
             }

@@ -15,12 +15,16 @@ const IDLE: Duration = Duration::from_secs(10);
 const GATED: Duration = Duration::from_secs(1);
 /// Between two steps of an erasure that others may come between.
 const SCRUB_EVERY: Duration = Duration::from_millis(1);
-/// Where one of so many commits settled something, a commit after one that appended for so many callers …
+// Where events come and are delivered at the same time, a commit waits for more commands: counts and inner pages are written
+// once a commit, and are as much as its events are. Where nothing is delivered, sooner syncs are worth more to callers.
+
+/// Something was settled by one of the last so many commits: events are being delivered.
 pub(super) const LATELY: u32 = 16;
+/// The last commit appended for so many callers: more are about to come.
 pub(super) const MANY: usize = 8;
-/// … grows to so many commands, or for so long: counts, inner pages and the like are written once a commit, and are as much
-/// as its events are. (Where nothing is delivered beside them, more syncs are worth more to callers.)
+/// Then a commit waits for so many commands …
 pub(super) const WORTH_A_COMMIT: usize = 32;
+/// … or so long.
 pub(super) const GROWS_FOR: Duration = Duration::from_micros(300);
 
 impl Writer {

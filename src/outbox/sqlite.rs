@@ -7,15 +7,15 @@
 //! | `apply` | what a transaction writes for appends and settles |
 //! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue`, `gates`, `lines` | who is next, and who waits |
-//! | `store` | opening: schema, upstream, what was cut off |
+//! | `store`, `binding` | opening: schema, upstream, what was cut off |
 //! | `recovery`, `wal`, `sense` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
-//! | `env`, `volume`, `place` | bounds, the directory, the disk, files that lose their names |
+//! | `env`, `volume`, `place` | limits, the directory, the disk, files that lose their names |
 //! | `sql`, `row`, `words` | all SQL, every PRAGMA, what rows hold, how a body is packed |
 
 mod apply;
 mod astray;
-mod bound;
+mod binding;
 mod decide;
 mod env;
 mod erase;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::env::Env;
 use super::fault::Fault;
 use super::inbox::Command;
-use super::queue::{Flight, Pending};
+use super::queue::{Deferred, Flight};
 use super::row::{KeyRow, event_bytes};
 use super::sql::contradiction;
 use super::store::Store;
@@ -66,7 +66,7 @@ impl Store {
         added: &mut u64,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Fault> {
-        self.write_pending(env)?;
+        self.write_deferred(env)?;
         if self.queue.is_clogged() {
             for user in self.queue.blocked_users() {
                 self.gate(env, &user, None)?;
@@ -91,16 +91,16 @@ impl Store {
 
     /// Writes what was seen while the queue was read. Comes before any command: what is parked later has to
     /// find it.
-    fn write_pending(&mut self, env: &Env) -> Result<(), Fault> {
-        let unwritten = self.queue.pending()[self.written_pending..].to_vec();
-        self.written_pending += unwritten.len();
-        for pending in unwritten {
-            match pending {
-                Pending::Park(user, seq) => {
+    fn write_deferred(&mut self, env: &Env) -> Result<(), Fault> {
+        let unwritten = self.queue.deferred()[self.written_deferred..].to_vec();
+        self.written_deferred += unwritten.len();
+        for found in unwritten {
+            match found {
+                Deferred::Park(user, seq) => {
                     self.gate(env, &user, None)?;
                     self.sql.park(&user, seq)?;
                 }
-                Pending::Corrupt(user, seq) => self.bury(env, seq, Reason::Corrupt, user.as_ref())?,
+                Deferred::Corrupt(user, seq) => self.bury(env, seq, Reason::Corrupt, user.as_ref())?,
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::env::Env;
 use super::fault::Fault;
-use super::queue::{Flight, Pending, Waiting};
+use super::queue::{Deferred, Flight, Waiting};
 use super::row::Row;
 use super::sql::contradiction;
 use super::store::Store;
@@ -124,7 +124,7 @@ impl Store {
         let seq = self.sql.first_parked(user)?.ok_or_else(contradiction)?;
         let row = self.sql.event(seq)?.ok_or_else(contradiction)?;
         if !row.is_intact() {
-            self.queue.defer(Pending::Corrupt(Some(user.clone()), seq));
+            self.queue.defer(Deferred::Corrupt(Some(user.clone()), seq));
             return Ok(None);
         }
         if row.event.user != *user {
@@ -187,7 +187,7 @@ impl Store {
             if row.is_intact() {
                 self.take_in(waiting(row))?;
             } else {
-                self.queue.defer(Pending::Corrupt(None, row.seq));
+                self.queue.defer(Deferred::Corrupt(None, row.seq));
             }
         }
         if read_all {
@@ -211,7 +211,7 @@ impl Store {
     fn take_in(&mut self, waiting: Waiting) -> Result<(), Fault> {
         let user = &waiting.event.user;
         if self.is_gated(user)? {
-            self.queue.defer(Pending::Park(user.clone(), waiting.id.seq()));
+            self.queue.defer(Deferred::Park(user.clone(), waiting.id.seq()));
         } else {
             self.queue.offer(waiting);
         }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bound;
+use super::binding;
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
 use super::salvage::{Damage, Places, Salvage};
@@ -171,7 +171,7 @@ impl Offline {
     /// # Errors
     /// If that cannot be read.
     pub fn upstream(&self) -> Result<Option<String>, OpenError> {
-        bound::base_url(&self.sql).map_err(|error| of_fault(&error.into()))
+        binding::base_url(&self.sql).map_err(|error| of_fault(&error.into()))
     }
 
     /// From now on its events are for `upstream`; durable on return.
@@ -182,7 +182,7 @@ impl Offline {
         let write = || {
             let sql = Sql::open(&self.file)?;
             sql.begin()?;
-            bound::bind(&sql, upstream)?;
+            binding::bind(&sql, upstream)?;
             sql.commit()
         };
         write().map_err(|error| OpenError::Io { doing: "write to the outbox", reason: Fault::from(error).text() })

@@ -39,17 +39,17 @@ pub(super) struct Flight {
 
 /// Something that was seen while reading and is to be written with the next transaction.
 #[derive(Clone, Debug)]
-pub(super) enum Pending {
+pub(super) enum Deferred {
     /// An event behind a gated user.
     Park(UserId, u64),
     /// A row that is not what was stored; the user if it was parked.
     Corrupt(Option<UserId>, u64),
 }
 
-impl Pending {
+impl Deferred {
     fn seq(&self) -> u64 {
         match self {
-            Pending::Park(_, seq) | Pending::Corrupt(_, seq) => *seq,
+            Deferred::Park(_, seq) | Deferred::Corrupt(_, seq) => *seq,
         }
     }
 }
@@ -71,7 +71,7 @@ pub(super) struct Queue {
     lines: HashMap<UserId, Line>,
     flights: BTreeMap<u64, Flight>,
     released: VecDeque<UserId>,
-    pending: Vec<Pending>,
+    deferred: Vec<Deferred>,
     /// Everything below was read.
     pub(super) cursor: u64,
 }
@@ -84,7 +84,7 @@ impl Queue {
 
     /// Whether the window takes more.
     pub(super) fn has_room(&self) -> bool {
-        self.window.len() < WINDOW_EVENTS && self.window_bytes < WINDOW_BYTES && self.pending.len() < WINDOW_EVENTS
+        self.window.len() < WINDOW_EVENTS && self.window_bytes < WINDOW_BYTES && self.deferred.len() < WINDOW_EVENTS
     }
 
     /// Whether more than half of the window waits behind events in flight, so that reading on would
@@ -254,26 +254,27 @@ impl Queue {
     }
 
     /// Notes what is to be written with the next transaction.
-    pub(super) fn defer(&mut self, pending: Pending) {
-        if !matches!(pending, Pending::Corrupt(..)) || self.pending.iter().all(|other| other.seq() != pending.seq()) {
-            self.pending.push(pending);
+    pub(super) fn defer(&mut self, found: Deferred) {
+        let is_known = || self.deferred.iter().any(|other| other.seq() == found.seq());
+        if !matches!(found, Deferred::Corrupt(..)) || !is_known() {
+            self.deferred.push(found);
         }
     }
 
     /// What is to be written with the next transaction.
-    pub(super) fn pending(&self) -> &[Pending] {
-        &self.pending
+    pub(super) fn deferred(&self) -> &[Deferred] {
+        &self.deferred
     }
 
     /// The first `count` of it were written.
-    pub(super) fn forget_pending(&mut self, count: usize) {
-        self.pending.drain(..count);
+    pub(super) fn forget_deferred(&mut self, count: usize) {
+        self.deferred.drain(..count);
     }
 
     /// Whether the next transaction should not wait for company.
     pub(super) fn is_urgent(&self) -> bool {
-        self.pending.len() >= WINDOW_EVENTS
-            || self.pending.iter().any(|pending| matches!(pending, Pending::Corrupt(..)))
+        self.deferred.len() >= WINDOW_EVENTS
+            || self.deferred.iter().any(|deferred| matches!(deferred, Deferred::Corrupt(..)))
             || self.is_clogged()
     }
 
@@ -282,7 +283,7 @@ impl Queue {
     pub(super) fn mark(&self, written: usize) -> u64 {
         let window = self.window.keys().next().copied();
         let flying = self.flights.iter().find(|(_, flight)| !flight.parked).map(|(seq, _)| *seq);
-        let unwritten = self.pending[written..].iter().map(Pending::seq).min();
+        let unwritten = self.deferred[written..].iter().map(Deferred::seq).min();
         [window, flying, unwritten].into_iter().flatten().fold(self.cursor, u64::min)
     }
 

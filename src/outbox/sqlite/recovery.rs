@@ -6,7 +6,7 @@
 //! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
 //! starts it again.
 
-use super::bound::Bound;
+use super::binding::Binding;
 use super::env::Env;
 use super::fault::{Fault, OpenError, lacks_room};
 use super::row::{Books, Row, WholeDead};
@@ -116,7 +116,7 @@ struct Peeked {
 
 fn peek(env: &Env, sql: &Sql) -> Peeked {
     let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
-    let is_elsewhere = matches!(Bound::of(sql, &env.settings.upstream), Ok(Bound::Elsewhere(_)));
+    let is_elsewhere = matches!(Binding::of(sql, &env.settings.upstream), Ok(Binding::Elsewhere(_)));
     if !is_known || is_elsewhere {
         return Peeked::default();
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bound::{self, Bound};
+use super::binding::{self, Binding};
 use super::env::Env;
 use super::fault::{Fault, OpenError, lacks_room};
 use super::gates::Gates;
@@ -45,7 +45,7 @@ pub(super) struct Store {
     /// … and in the one before it, which is being synced.
     pub(super) landing: Vec<u64>,
     /// So much of what the queue wants to be written is in the transaction under way.
-    pub(super) written_pending: usize,
+    pub(super) written_deferred: usize,
     /// The counts as of the last commit that was synced: callers were answered by them. Events from their
     /// `next_seq` on are not handed out.
     pub(super) durable: Books,
@@ -98,7 +98,7 @@ impl Store {
         if books.next_seq == 0 {
             (books.next_seq, books.mark) = (first_seq, first_seq);
         }
-        check_bound(&sql, &books, &env.settings.upstream)?;
+        check_binding(&sql, &books, &env.settings.upstream)?;
         books.has_unsure = sql.has_unsure()?;
         let (now, instant) = (env.clock.now(), env.clock.instant());
         let recovery = Recovery::load(&sql)?;
@@ -114,7 +114,7 @@ impl Store {
             newly_gated: Vec::new(),
             landed: Vec::new(),
             landing: Vec::new(),
-            written_pending: 0,
+            written_deferred: 0,
             durable: books,
             wal: None,
             counts: Counts::default(),
@@ -149,7 +149,7 @@ impl Store {
         }
         // An erasure in a stopped relay's outbox knows of none, if none is bound.
         if !env.settings.upstream.is_empty() {
-            bound::bind(&self.sql, &env.settings.upstream)?;
+            binding::bind(&self.sql, &env.settings.upstream)?;
         }
         self.sql.set_meta(META_OPENED, &now.as_millis().to_string())?;
         self.sql.write_books(&self.books)?;
@@ -252,11 +252,11 @@ pub(super) fn check_version(found: i64) -> Result<(), OpenError> {
 }
 
 /// Events accepted for one base URL never go to another.
-fn check_bound(sql: &Sql, books: &Books, configured: &str) -> Result<(), Failure> {
+fn check_binding(sql: &Sql, books: &Books, configured: &str) -> Result<(), Failure> {
     let (undelivered, dead) = (books.ledger.undelivered(), books.ledger.dead);
-    match Bound::of(sql, configured)? {
-        Bound::Damaged => Err(contradiction().into()),
-        Bound::Elsewhere(bound) if undelivered + dead > 0 => {
+    match Binding::of(sql, configured)? {
+        Binding::Damaged => Err(contradiction().into()),
+        Binding::Elsewhere(bound) if undelivered + dead > 0 => {
             Err(OpenError::OtherUpstream { bound, configured: configured.to_owned(), undelivered, dead }.into())
         }
         _ => Ok(()),

@@ -74,7 +74,7 @@ fn the_mark_never_passes_what_is_only_in_memory() {
     assert_eq!(queue.mark(0), 7);
     queue.gated(&UserId::new("b"));
     assert_eq!(queue.mark(0), 9);
-    queue.defer(Pending::Park(UserId::new("a"), 8));
+    queue.defer(Deferred::Park(UserId::new("a"), 8));
     assert_eq!((queue.mark(0), queue.mark(1)), (8, 9), "it is passed with the transaction that parks it");
 }
 
@@ -103,7 +103,7 @@ fn the_window_takes_so_many_events_so_many_bytes_and_reads_on_past_so_many_that_
     let mut queue = Queue::default();
     for seq in 1..=WINDOW_EVENTS as u64 {
         assert!(queue.has_room() && !queue.is_urgent());
-        queue.defer(Pending::Park(UserId::new("a"), seq));
+        queue.defer(Deferred::Park(UserId::new("a"), seq));
     }
     assert!(!queue.has_room());
     assert!(queue.is_urgent(), "to be written without waiting for company");
@@ -140,11 +140,11 @@ fn the_window_is_clogged_when_all_of_half_its_bytes_wait_for_others() {
 #[test]
 fn damage_is_written_down_at_once_and_once() {
     let mut queue = Queue::default();
-    queue.defer(Pending::Corrupt(None, 7));
+    queue.defer(Deferred::Corrupt(None, 7));
     assert!(queue.is_urgent());
-    queue.defer(Pending::Corrupt(None, 7));
-    queue.defer(Pending::Corrupt(Some(UserId::new("a")), 8));
-    assert_eq!(queue.pending().iter().map(Pending::seq).collect::<Vec<_>>(), [7, 8]);
+    queue.defer(Deferred::Corrupt(None, 7));
+    queue.defer(Deferred::Corrupt(Some(UserId::new("a")), 8));
+    assert_eq!(queue.deferred().iter().map(Deferred::seq).collect::<Vec<_>>(), [7, 8]);
 }
 
 #[test]

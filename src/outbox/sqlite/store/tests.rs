@@ -41,10 +41,10 @@ fn a_file_that_holds_waiting_or_dead_events_stays_bound_to_their_base_url() {
     let bench = Bench::with(&[], 0);
     let binds = |undelivered: u64, dead: u64, configured: &str| {
         let ledger = Ledger { accepted: undelivered + dead, dead, ..Ledger::default() };
-        check_bound(&bench.store.sql, &Books { ledger, ..bench.store.books }, configured).is_err()
+        check_binding(&bench.store.sql, &Books { ledger, ..bench.store.books }, configured).is_err()
     };
     assert!(!binds(1, 1, "https://b.example"), "bound to none yet");
-    bound::bind(&bench.store.sql, "https://a.example").unwrap();
+    binding::bind(&bench.store.sql, "https://a.example").unwrap();
     assert!(!binds(1, 1, "https://a.example"));
     assert!(!binds(0, 0, "https://b.example"));
     for (undelivered, dead) in [(1, 0), (0, 1), (1, 1), (2, 3)] {
@@ -55,9 +55,9 @@ fn a_file_that_holds_waiting_or_dead_events_stays_bound_to_their_base_url() {
 #[test]
 fn a_file_whose_base_url_is_damaged_is_a_damaged_file_and_no_other_environments() {
     let bench = Bench::with(&[], 0);
-    bound::bind(&bench.store.sql, "https://a.example").unwrap();
+    binding::bind(&bench.store.sql, "https://a.example").unwrap();
     bench.store.sql.set_meta("upstream", "https://b.example").unwrap();
-    let refused = check_bound(&bench.store.sql, &bench.store.books, "https://a.example");
+    let refused = check_binding(&bench.store.sql, &bench.store.books, "https://a.example");
     assert!(matches!(refused, Err(Failure::Fault(Fault::Damaged(_)))));
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::Answer;
 use crate::outbox::sqlite::apply::{After, Effect, Work};
 use crate::outbox::sqlite::env::Env;
-use crate::outbox::sqlite::fault::Fault;
+use crate::outbox::sqlite::fault::{Fault, lacks_room};
 use crate::outbox::sqlite::inbox::Command;
 use crate::outbox::sqlite::queue::Waiting;
 use crate::outbox::sqlite::row::{Books, Counts, event_bytes};
@@ -57,7 +57,7 @@ impl Open {
         store.newly_gated.clear();
         store.landed.clear();
         store.counts = Counts::default();
-        store.written_pending = 0;
+        store.written_deferred = 0;
         let (is_full, is_alone) = (false, syncs == Syncs::Itself);
         Ok(Self { commands: Vec::new(), effects: Vec::new(), books: store.books, added: 0, is_full, is_alone })
     }
@@ -79,7 +79,7 @@ impl Open {
     pub(super) fn commit(&mut self, store: &mut Store, env: &mut Env) -> Result<(), Fault> {
         let delivered = store.books.ledger.delivered - self.books.ledger.delivered;
         store.forget(env, delivered, !self.commands.is_empty())?;
-        store.books.mark = store.queue.mark(store.written_pending);
+        store.books.mark = store.queue.mark(store.written_deferred);
         store.sql.write_books(&store.books)?;
         // Inside the transaction a look at the file costs no locks. What was forgotten beside appends is counted by
         // the next housekeeping.
@@ -104,7 +104,7 @@ impl Open {
 
     /// After the commit: what is told, and what memory follows with when that is durable.
     pub(super) fn divide(self, store: &mut Store, started: Instant) -> (Landing, Vec<Answer>) {
-        store.queue.forget_pending(std::mem::take(&mut store.written_pending));
+        store.queue.forget_deferred(std::mem::take(&mut store.written_deferred));
         for user in std::mem::take(&mut store.newly_gated) {
             store.queue.gated(&user);
         }
@@ -164,11 +164,7 @@ pub(super) fn bytes_of(command: &Command) -> u64 {
 }
 
 fn seam_error(error: std::io::Error) -> rusqlite::Error {
-    let code = match error.kind() {
-        std::io::ErrorKind::StorageFull => rusqlite::ffi::SQLITE_FULL,
-        _ => rusqlite::ffi::SQLITE_IOERR_FSYNC,
-    };
-    sqlite_failure(code)
+    sqlite_failure(if lacks_room(&error) { rusqlite::ffi::SQLITE_FULL } else { rusqlite::ffi::SQLITE_IOERR_FSYNC })
 }
 
 #[cfg(test)]

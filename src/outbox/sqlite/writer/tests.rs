@@ -8,7 +8,7 @@ use super::testing::Rig;
 use super::*;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::outbox::sqlite::inbox::Decision;
-use crate::outbox::sqlite::queue::Pending;
+use crate::outbox::sqlite::queue::Deferred;
 use crate::outbox::sqlite::testing::Bench;
 use crate::outbox::{AppendError, Outcome, Receipt};
 
@@ -195,7 +195,7 @@ async fn a_lost_file_and_damage_that_a_reader_met_are_noticed_before_anything_is
 fn what_was_met_while_reading_is_written_though_nothing_comes() {
     let mut rig = Rig::new(Bench::with(&["a"], 10));
     rig.turn([]);
-    rig.store().queue.defer(Pending::Corrupt(None, 1));
+    rig.store().queue.defer(Deferred::Corrupt(None, 1));
     rig.turn([]);
     assert_eq!(rig.stats().ledger.dead, 1);
 }

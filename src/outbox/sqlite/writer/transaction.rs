@@ -238,7 +238,7 @@ impl Writer {
     pub(super) fn undo_open(&mut self) -> Result<Vec<Command>, Fault> {
         let (Some(store), Some(open)) = (&mut self.store, self.open.take()) else { return Ok(Vec::new()) };
         store.books = open.books;
-        store.written_pending = 0;
+        store.written_deferred = 0;
         store.sql.rollback()?;
         Ok(open.commands)
     }

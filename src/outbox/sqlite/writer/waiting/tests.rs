@@ -6,7 +6,7 @@ use super::*;
 use crate::event::UserId;
 use crate::outbox::sqlite::decide::Job;
 use crate::outbox::sqlite::inbox::{Command, Decision};
-use crate::outbox::sqlite::queue::Pending;
+use crate::outbox::sqlite::queue::Deferred;
 use crate::outbox::sqlite::recovery::Recovery;
 use crate::outbox::sqlite::row::Gate;
 use crate::outbox::sqlite::testing::Bench;
@@ -92,9 +92,9 @@ fn while_a_commit_is_synced_only_many_commands_wake_the_writer_and_not_what_need
     assert_eq!(of(&mut rig), alone, "there is a decision");
     rig.writer.jobs.clear();
     assert_eq!(of(&mut rig), (WORTH_WAKING, LINGER_FOR, true));
-    rig.store().queue.defer(Pending::Corrupt(None, 1));
+    rig.store().queue.defer(Deferred::Corrupt(None, 1));
     assert_eq!(of(&mut rig), alone, "damage was met");
-    rig.store().queue.forget_pending(1);
+    rig.store().queue.forget_deferred(1);
     recover(&mut rig);
     assert_eq!(of(&mut rig), alone, "a damaged file is copied");
     assert!(rig.writer.wanted().claims);
@@ -133,9 +133,9 @@ async fn a_writer_does_not_wait_while_there_is_something_to_do() {
     rig.writer.jobs.push_back((Job::new(Decision::Discard, Selection::Ids(Vec::new())), reply));
     assert_eq!(rig.writer.patience(), Duration::ZERO, "there is a decision");
     rig.writer.jobs.clear();
-    rig.store().queue.defer(Pending::Corrupt(None, 1));
+    rig.store().queue.defer(Deferred::Corrupt(None, 1));
     assert_eq!(rig.writer.patience(), Duration::ZERO, "damage was met");
-    rig.store().queue.forget_pending(1);
+    rig.store().queue.forget_deferred(1);
     recover(&mut rig);
     assert_eq!(rig.writer.patience(), Duration::ZERO, "a damaged file is copied");
 }

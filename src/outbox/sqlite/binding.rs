@@ -11,7 +11,7 @@ const CHECKSUM: &str = "upstream_crc";
 
 /// What a file is bound to, as the one who asks sees it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Bound {
+pub(super) enum Binding {
     /// The same base URL, or none.
     Here,
     /// Another one.
@@ -20,13 +20,13 @@ pub(super) enum Bound {
     Damaged,
 }
 
-impl Bound {
+impl Binding {
     /// Whether a file's events are for `upstream`.
     pub(super) fn of(sql: &Sql, upstream: &str) -> Result<Self> {
-        let Some(url) = base_url(sql)?.filter(|url| url != upstream) else { return Ok(Bound::Here) };
+        let Some(url) = base_url(sql)?.filter(|url| url != upstream) else { return Ok(Binding::Here) };
         // One that cannot be read says nothing: what may be for another environment is not sent to this one.
         let is_damaged = sql.meta(CHECKSUM).is_ok_and(|stored| stored == Some(checksum(upstream)));
-        Ok(if is_damaged { Bound::Damaged } else { Bound::Elsewhere(url) })
+        Ok(if is_damaged { Binding::Damaged } else { Binding::Elsewhere(url) })
     }
 }
 
@@ -59,8 +59,8 @@ mod tests {
         for (bound, other) in [(OURS, OTHERS), (OTHERS, OURS)] {
             bind(&sql, bound).unwrap();
             assert_eq!(base_url(&sql).unwrap().as_deref(), Some(bound));
-            assert_eq!(Bound::of(&sql, bound).unwrap(), Bound::Here);
-            assert_eq!(Bound::of(&sql, other).unwrap(), Bound::Elsewhere(bound.to_owned()));
+            assert_eq!(Binding::of(&sql, bound).unwrap(), Binding::Here);
+            assert_eq!(Binding::of(&sql, other).unwrap(), Binding::Elsewhere(bound.to_owned()));
         }
     }
 
@@ -69,12 +69,12 @@ mod tests {
         let sql = Bench::with(&[], 0).store.sql;
         bind(&sql, OURS).unwrap();
         sql.set_meta(UPSTREAM, OTHERS).unwrap();
-        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Damaged);
-        assert_eq!(Bound::of(&sql, "https://third.example").unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
+        assert_eq!(Binding::of(&sql, OURS).unwrap(), Binding::Damaged);
+        assert_eq!(Binding::of(&sql, "https://third.example").unwrap(), Binding::Elsewhere(OTHERS.to_owned()));
         // A wrong checksum takes nothing from a base URL that is right.
         bind(&sql, OURS).unwrap();
         sql.set_meta(CHECKSUM, "0").unwrap();
-        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Here);
+        assert_eq!(Binding::of(&sql, OURS).unwrap(), Binding::Here);
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let file = rusqlite::Connection::open(bench.env.home.database()).unwrap();
         let sql = "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = ?";
         assert_eq!(file.execute(sql, [CHECKSUM]).unwrap(), 1);
-        assert_eq!(Bound::of(&bench.store.sql, OURS).unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
+        assert_eq!(Binding::of(&bench.store.sql, OURS).unwrap(), Binding::Elsewhere(OTHERS.to_owned()));
     }
 
     #[test]
@@ -92,9 +92,9 @@ mod tests {
         let sql = Bench::with(&[], 0).store.sql;
         sql.forget_meta(CHECKSUM).unwrap();
         sql.set_meta(UPSTREAM, OTHERS).unwrap();
-        assert_eq!(Bound::of(&sql, OTHERS).unwrap(), Bound::Here);
-        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Elsewhere(OTHERS.to_owned()));
+        assert_eq!(Binding::of(&sql, OTHERS).unwrap(), Binding::Here);
+        assert_eq!(Binding::of(&sql, OURS).unwrap(), Binding::Elsewhere(OTHERS.to_owned()));
         sql.forget_meta(UPSTREAM).unwrap();
-        assert_eq!(Bound::of(&sql, OURS).unwrap(), Bound::Here);
+        assert_eq!(Binding::of(&sql, OURS).unwrap(), Binding::Here);
     }
 }

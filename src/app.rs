@@ -29,7 +29,7 @@ use crate::ingress::Ingress;
 use crate::metrics::{Metrics, Phase};
 use crate::ops::{Heartbeat, Ops, Sources};
 use crate::outbox::Outbox;
-use crate::outbox::sqlite::{OpenError, Sqlite};
+use crate::outbox::sqlite::{FileSystem, Keeps, OpenError, Sqlite};
 use crate::reads::{self, Reads};
 use crate::telemetry;
 
@@ -169,7 +169,7 @@ pub fn build(
         quit: settings.admin.allow_quit.then_some(quit),
     });
     let admin = (Admin::new(parts.clone(), Access::Everything), Admin::new(parts.clone(), tcp_access(&settings.admin)));
-    describe(&metrics, &settings, config_hash);
+    describe(&metrics, &settings, config_hash, outbox.file_system());
     let relay = Relay {
         outbox,
         cello,
@@ -226,7 +226,7 @@ fn tcp_access(settings: &admin::Settings) -> Access {
     Access::Guarded { token_file: settings.token_file.clone(), reads_need_token: !loopback }
 }
 
-fn describe(metrics: &Metrics, settings: &Settings, config_hash: &str) {
+fn describe(metrics: &Metrics, settings: &Settings, config_hash: &str, file_system: FileSystem) {
     let version = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("revision", option_env!("CELLO_RELAY_REVISION").unwrap_or("unknown")),
@@ -237,7 +237,12 @@ fn describe(metrics: &Metrics, settings: &Settings, config_hash: &str) {
         "A hash of the effective configuration; tells pods that drifted.",
         &[("hash", config_hash)],
     );
-    let durability = [("durability", settings.durability.as_str()), ("journal_mode", "wal"), ("synchronous", "full")];
+    let durability = [
+        ("durability", settings.durability.as_str()),
+        ("fs", file_system.name),
+        ("journal_mode", "wal"),
+        ("synchronous", "full"),
+    ];
     metrics.describe("outbox_info", "How durable the outbox is.", &durability);
 }
 
@@ -331,6 +336,7 @@ impl Relay {
     }
 
     fn log_start(&self) {
+        self.warn_of_file_system();
         let stats = self.outbox.stats();
         tracing::info!(
             event = "started",
@@ -345,5 +351,23 @@ impl Relay {
             dead = stats.ledger.dead,
             "taking events",
         );
+    }
+
+    /// `outbox.durability` is what the operator believes.
+    fn warn_of_file_system(&self) {
+        let FileSystem { name, keeps } = self.outbox.file_system();
+        let why = match keeps {
+            Keeps::InMemory => "it is in memory, and ends with the pod or the machine",
+            Keeps::WithContainer => "there is no volume at outbox.dir: it ends with the container",
+            Keeps::Durably | Keeps::Remotely => return,
+        };
+        if self.settings.durability == "persistent" {
+            tracing::warn!(
+                event = "outbox_not_kept",
+                fs = name,
+                why,
+                "the outbox is not as lasting as outbox.durability says"
+            );
+        }
     }
 }

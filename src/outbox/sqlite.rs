@@ -10,7 +10,7 @@
 //! | `store`, `binding` | opening: schema, upstream, what was cut off |
 //! | `recovery`, `wal`, `sense` | damage |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
-//! | `env`, `volume`, `place` | limits, the directory, the disk, files that lose their names |
+//! | `env`, `volume`, `file_system`, `place` | limits, the directory, the disk, files that lose their names |
 //! | `sql`, `row`, `words` | all SQL, every PRAGMA, what rows hold, how a body is packed |
 
 mod apply;
@@ -20,6 +20,7 @@ mod decide;
 mod env;
 mod erase;
 mod fault;
+mod file_system;
 mod gates;
 mod hand_out;
 mod inbox;
@@ -71,6 +72,7 @@ use crate::event::{EventId, UserId};
 use crate::metrics::Metrics;
 pub use env::Seams;
 pub use fault::OpenError;
+pub use file_system::{FileSystem, Keeps};
 pub use offline::{Offline, aside, erase_stopped, offline};
 pub use salvage::Damage;
 
@@ -140,6 +142,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Sqlite {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    file_system: FileSystem,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -165,8 +168,9 @@ impl Sqlite {
     ) -> Result<Self, OpenError> {
         let home = Home::new(&settings.dir);
         home.create()?;
-        if !settings.allow_network_fs {
-            home.refuse_network_fs()?;
+        let file_system = home.file_system()?;
+        if file_system.keeps == Keeps::Remotely && !settings.allow_network_fs {
+            return Err(OpenError::NetworkFs { path: settings.dir, kind: file_system.name });
         }
         let lock = home.lock()?;
         let database = home.database().to_owned();
@@ -204,13 +208,19 @@ impl Sqlite {
             shared.start("outbox-writer", move || writer.run()).map_err(no_thread)?,
             shared.start("outbox-reader", move || reader::run(database, asked, questions)).map_err(no_thread)?,
         ];
-        Ok(Self { shared, clock: shared_clock, threads: Mutex::new(threads) })
+        Ok(Self { shared, clock: shared_clock, file_system, threads: Mutex::new(threads) })
     }
 
     /// Resolves once a bug has broken off one of the store's threads: what it was answered for is on the disk, but this
     /// process can do nothing with it any more. One waits for it.
     pub async fn broken(&self) {
         self.shared.broken().await;
+    }
+
+    /// What it lies on.
+    #[must_use]
+    pub fn file_system(&self) -> FileSystem {
+        self.file_system
     }
 
     /// When the writer last moved. Waiting for work counts as moving; a disk that hangs does not.

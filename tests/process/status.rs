@@ -335,3 +335,24 @@ fn every_call_of_the_document_is_answered_and_every_call_there_is_is_in_it() {
     let (code, printed, _) = setup.call(&["openapi", "--admin"]);
     assert_eq!((code, printed.as_str()), (0, OPENAPI));
 }
+
+#[test]
+fn a_relay_whose_outbox_lies_in_memory_though_it_should_last_says_so() {
+    let memory = std::path::Path::new("/dev/shm");
+    let kind =
+        std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(memory).output().expect("it runs").stdout;
+    if kind != b"tmpfs\n" {
+        println!("skipped: an outbox in memory: {} is none", memory.display());
+        return;
+    }
+    let dir = tempfile::tempdir_in(memory).expect("a folder");
+    for (durability, is_told) in [("persistent", true), ("pod", false)] {
+        let mut setup = Setup::new(UNREACHABLE);
+        setup.set("OUTBOX__DIR", dir.path().to_str().expect("a plain path"));
+        setup.set("OUTBOX__DURABILITY", durability).set("SHUTDOWN__DEADLINE", "0s");
+        let relay = setup.start();
+        assert_eq!(relay.metric("cello_relay_outbox_info", "fs=\"tmpfs\""), 1.0);
+        let (_, log) = relay.terminate();
+        assert_eq!(log.contains("\"outbox_not_kept\""), is_told, "{durability}: {log}");
+    }
+}

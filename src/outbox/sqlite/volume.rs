@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::fault::OpenError;
+use super::fault::{OpenError, lacks_room};
+use super::file_system::FileSystem;
 
 const DATABASE: &str = "outbox.db";
 const LOCK: &str = "lock";
@@ -100,13 +101,9 @@ impl Home {
         named.is_ok_and(|named| held.is_ok_and(|held| (named.dev(), named.ino()) == (held.dev(), held.ino())))
     }
 
-    /// Fails on file systems whose locks and syncs cannot be trusted.
-    pub(super) fn refuse_network_fs(&self) -> Result<(), OpenError> {
-        let stat = rustix::fs::statfs(&*self.dir).map_err(|error| OpenError::of_file(&self.dir, error.into()))?;
-        match network_fs(stat.f_type) {
-            Some(kind) => Err(OpenError::NetworkFs { path: self.dir.to_path_buf(), kind }),
-            None => Ok(()),
-        }
+    /// What it lies on.
+    pub(super) fn file_system(&self) -> Result<FileSystem, OpenError> {
+        FileSystem::of(&self.dir).map_err(|error| OpenError::of_file(&self.dir, error))
     }
 
     /// Size of the volume and what this user may still take of it.
@@ -263,22 +260,7 @@ fn write_holder(mut file: &File) -> io::Result<()> {
 
 /// Best effort on a full disk or over a quota: the lock holds whether or not its holder could be written down.
 fn unless_full(written: io::Result<()>) -> io::Result<()> {
-    let full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    written.or_else(|error| if full(&error) { Ok(()) } else { Err(error) })
-}
-
-/// The name of a network file system, by the magic number of `statfs(2)`.
-fn network_fs(magic: impl TryInto<i64>) -> Option<&'static str> {
-    // Some are written as negative 32-bit numbers by some kernels.
-    match magic.try_into().unwrap_or(0) & 0xffff_ffff {
-        0x6969 => Some("NFS"),
-        0x517b => Some("SMB"),
-        0xff53_4d42 => Some("CIFS"),
-        0xfe53_4d42 => Some("SMB2"),
-        0x00c3_6400 => Some("CephFS"),
-        0x0102_1997 => Some("9p"),
-        _ => None,
-    }
+    written.or_else(|error| if lacks_room(&error) { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]

@@ -19,22 +19,6 @@ fn rights(path: &Path) -> u32 {
 }
 
 #[test]
-fn network_file_systems_are_known_by_their_numbers() {
-    for (magic, kind) in [
-        (0x6969_i64, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x00c3_6400, "CephFS"),
-        (0x0102_1997, "9p"),
-    ] {
-        assert_eq!(network_fs(magic), Some(kind));
-    }
-    assert_eq!(network_fs(0xff53_4d42_u32 as i32), Some("CIFS"), "negative");
-    assert_eq!(network_fs(0xef53_i64), None, "ext4");
-}
-
-#[test]
 fn the_directory_is_made_with_what_is_missing_above_it_and_is_for_its_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::new(&dir.path().join("some/where/outbox"));

@@ -49,7 +49,7 @@ use crate::metrics::{Metrics, Operation};
 pub use answer::{Answer, MAX_BODY};
 pub use authorize::CallError;
 pub use connector::CONNECTING_MAX;
-pub use probe::{Probe, ProbeError, credentials_warning};
+pub use probe::{Probe, ProbeError};
 pub use token::status::{TokenState, TokenStatus};
 pub use transport::{Call, Fault, TransportError};
 pub use verdict::{Judgement, Verdict};

@@ -7,7 +7,7 @@ use super::credentials::Reading;
 use super::token::Ask;
 use super::token::bearer::usable;
 use super::token::exchange::{Failure, exchange};
-use super::{Auth, Cello, Settings};
+use super::{Auth, Cello};
 
 /// What the probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,17 +66,6 @@ pub enum ProbeError {
         /// What came instead.
         what: String,
     },
-}
-
-/// Which credentials cannot be read from their files now, and why. A start goes on without them.
-#[must_use]
-pub fn credentials_warning(settings: &Settings) -> Option<String> {
-    match settings.auth.files()?.read()? {
-        Reading::Missing(why) => {
-            Some(format!("no credentials for Cello: {why}; until they are there, delivery is held"))
-        }
-        _ => None,
-    }
 }
 
 impl Cello {

@@ -9,7 +9,7 @@ use super::output::{self, Table};
 use crate::cello::{BuildError, Cello, ProbeError, Settings};
 use crate::clock::SystemClock;
 use crate::config::{self, Fault, Faults, Loaded};
-use crate::{admin, app, cello, ingress};
+use crate::{admin, app, ingress};
 
 /// `check-config`
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let mut loaded = config::load(&context.sources)?;
     loaded.warnings.extend(admin::token_file_warning(&loaded.settings.admin));
-    loaded.warnings.extend(cello::credentials_warning(&loaded.settings.cello));
     let unusable = unusable_files(&loaded.settings)?;
     if args.online && !unusable.is_empty() {
         return Err(Faults(unusable).into());

@@ -164,11 +164,14 @@ fn start(shared: &Arc<Shared>, permit: &Permit, supply: &mut Supply<'_>) -> bool
     while started < permit.send
         && let Some(claimed) = supply.pop()
     {
-        match shared.take_off(claimed.id, &claimed.event.user) {
-            Some(ticket) => drop(tokio::spawn(delivery::deliver(Arc::clone(shared), claimed, ticket))),
-            None => drop(tokio::spawn(delivery::settle_again(Arc::clone(shared), claimed))),
+        let shared = Arc::clone(shared);
+        if let Some(ticket) = shared.take_off(claimed.id, &claimed.event.user) {
+            tokio::spawn(delivery::deliver(shared, claimed, ticket));
+            started += 1;
+        } else {
+            // It takes no slot: another event is wanted for that.
+            tokio::spawn(delivery::settle_again(shared, claimed));
         }
-        started += 1;
     }
     supply.adjust(permit, started);
     started > 0

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cello_relay::clock::Clock;
@@ -38,13 +39,16 @@ pub(crate) struct WatchedOutbox {
     allowed: watch::Sender<usize>,
     /// So many settles fail.
     failing: AtomicUsize,
+    /// That an event is settled is answered so long after it is.
+    tells_after: Mutex<Duration>,
 }
 
 impl WatchedOutbox {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let (settles, allowed) = (watch::Sender::new(0), watch::Sender::new(usize::MAX));
         let (writes, failing) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { inner: Memory::new(clock), seen: Mutex::default(), settles, writes, allowed, failing })
+        let (inner, seen, tells_after) = (Memory::new(clock), Mutex::default(), Mutex::default());
+        Arc::new(Self { inner, seen, settles, writes, allowed, failing, tells_after })
     }
 
     /// Stores one event of that user; gives its id.
@@ -76,6 +80,11 @@ impl WatchedOutbox {
     /// Fails the next `count` settles.
     pub(crate) fn fail_settles(&self, count: usize) {
         self.failing.store(count, Ordering::SeqCst);
+    }
+
+    /// Answers settles late: by then it may have handed out the user's next event.
+    pub(crate) fn tell_after(&self, time: Duration) {
+        *self.tells_after.lock().unwrap() = time;
     }
 
     pub(crate) fn dead_letters(&self) -> &dyn DeadLetters {
@@ -169,6 +178,8 @@ impl Outbox for WatchedOutbox {
                 self.seen().note(seq, &outcome);
             }
             self.settles.send_modify(|settles| *settles += 1);
+            let late = *self.tells_after.lock().unwrap();
+            tokio::time::sleep(late).await;
             settled
         })
     }

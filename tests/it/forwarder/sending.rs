@@ -187,6 +187,24 @@ async fn an_end_waits_for_what_an_earlier_opening_of_the_store_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_free_slot_is_used_though_the_store_hands_out_a_next_event_before_its_answer_to_the_last_settle_is_heard() {
+    for max_per_second in [0, 1000] {
+        let world = World::with(Settings { concurrency: 2, max_per_second, ..settings() }, 0, |_| status(200));
+        world.outbox.tell_after(SECOND / 20);
+        world.cello.set_latency(MINUTE);
+        world.outbox.post("slow");
+        world.pass(SECOND).await;
+        world.cello.set_latency(SECOND / 200);
+        let busy: Vec<EventId> = (0..5).map(|_| world.outbox.post("busy")).collect();
+        world.post_users(0, 5);
+        world.pass(5 * SECOND).await;
+        let calls = world.cello.calls();
+        assert_eq!(calls.len(), 11, "{max_per_second} a second: {calls:?}");
+        assert!(calls.iter().map(|call| call.id).filter(|id| busy.contains(id)).eq(busy.iter().copied()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_attempts_and_the_ends_of_events_are_logged_by_ids_and_without_personal_data() {
     let log = Logged::from_now();
     let world = World::start(|call| {

@@ -13,7 +13,8 @@
 //!   kept beside them.
 //! * A 401 on a call forgets the token and asks at once, but not again before a growing pause is over:
 //!   a token that is refused within it stays in use (its 401 *stands*: an answer, not a reason to wait)
-//!   and is replaced when the pause ends. Refused fresh tokens make no storm.
+//!   and is replaced when the pause ends. Refused fresh tokens make no storm. It stands too while nothing can be
+//!   asked, as Cello wants time or refuses the keys: one stray 401 must not take away the only token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -283,16 +284,17 @@ impl Machine {
 
     /// A call with that generation was answered 401.
     pub(super) fn rejected(&mut self, now: Instant, generation: u64, rng: &mut fastrand::Rng) -> Rejected {
-        let Some(held) = self.held.as_mut().filter(|held| held.token.generation == generation) else {
+        let Some(mut held) = self.held.take_if(|held| held.token.generation == generation) else {
             return Rejected::Superseded;
         };
-        if self.forced.allowed(now) {
+        let is_paused = self.pause.is_some_and(|until| now < until);
+        if self.forced.allowed(now) && !is_paused && self.ask(now).is_some() {
             self.forced.book(now, rng);
-            self.held = None;
             return Rejected::Forgotten;
         }
         held.suspect = true;
         held.renew_at = held.renew_at.min(self.forced.not_before.unwrap_or(now));
+        self.held = Some(held);
         if self.newest.as_ref().is_some_and(|pair| pair.state == PairState::Good) && !self.missing {
             // What the refresh token gives is refused: the keys know better.
             self.refresh = None;

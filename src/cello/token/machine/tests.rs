@@ -246,6 +246,31 @@ fn a_401_forgets_the_token_and_asks_at_once_and_only_once() {
 }
 
 #[test]
+fn a_401_while_no_other_token_can_be_asked_for_stands_and_the_token_is_replaced_when_one_can() {
+    let mut limited = Bench::with_token();
+    let ask = limited.pass(71.0).ask();
+    limited.machine.refused(limited.now, &ask, Refusal::Failed(Some(seconds(20.0))), &mut limited.rng);
+    assert_eq!((limited.pass(1.0).reject(1), limited.generation()), (Rejected::Stands, Some(1)));
+    assert_eq!((limited.asks(), limited.waits()), (None, Some(19.0)), "Cello's wish is kept");
+    assert_eq!(limited.pass(19.0).asks().as_deref(), Some("k1"));
+
+    let mut refused = Bench::with_token();
+    refused.pass(71.0).refuse();
+    refused.refuse();
+    assert_eq!((refused.reject(1), refused.generation()), (Rejected::Stands, Some(1)));
+    assert_eq!(refused.machine.standing(), Standing::Granted, "until it ends");
+    refused.machine.credentials(Some(keys("k2")));
+    assert_eq!(refused.asks().as_deref(), Some("k2"));
+
+    let mut missing = Bench::new();
+    missing.grant(100.0, None);
+    missing.machine.credentials(None);
+    assert_eq!((missing.reject(1), missing.asks()), (Rejected::Stands, None));
+    missing.machine.credentials(Some(keys("k1")));
+    assert_eq!(missing.asks().as_deref(), Some("k1"), "what was refused is replaced");
+}
+
+#[test]
 fn a_fresh_token_that_is_refused_stays_and_its_401_stands() {
     let mut bench = Bench::with_token();
     bench.reject(1);

@@ -157,16 +157,19 @@ impl Cache {
         (age < life.whole()).then(|| Kept { answer: entry.answer.clone(), age, ttl: life.ttl })
     }
 
-    /// Keeps an answer, if it is one to be kept; says whether.
+    /// Keeps an answer, if it is one to be kept; says whether. What Cello does not have any more is not kept either.
     pub(super) async fn keep(&self, target: &Target, answer: &Answer, opening: Opening) -> bool {
-        if !self.keeps(target.route()) || answer.status != StatusCode::OK {
-            return false;
-        }
-        if serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_err() {
+        let is_gone = matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        if !self.keeps(target.route()) || !is_gone && !is_json(answer) {
             return false;
         }
         let known = self.entries.get(target).await;
         if known.is_some_and(|known| known.asked > opening.asked) || self.epoch() != opening.epoch {
+            return false;
+        }
+        if is_gone {
+            self.entries.invalidate(target).await;
+            self.count().await;
             return false;
         }
         let names = serde_json::from_slice::<Names>(&answer.body).ok();
@@ -205,4 +208,9 @@ impl Cache {
         self.entries.run_pending_tasks().await;
         self.metrics.read_cache_entries.set(i64::try_from(self.entries.entry_count()).unwrap_or(i64::MAX));
     }
+}
+
+/// What Cello answers if all is well.
+fn is_json(answer: &Answer) -> bool {
+    answer.status == StatusCode::OK && serde_json::from_slice::<serde::de::IgnoredAny>(&answer.body).is_ok()
 }

@@ -70,11 +70,20 @@ async fn an_old_link_stands_in_while_cello_fails_but_an_old_code_never() {
     assert_eq!(old.header("cache-status"), Some("cello-relay; fwd=stale; fwd-status=503; ttl=0"));
     assert_eq!(world.metric(r#"read_stale_served_total{route="active_link"}"#), 1.0);
     assert_eq!(world.get("/referral-codes/c").await.status, 503);
-    status.store(404, Ordering::SeqCst);
-    assert_eq!(world.get(PATH).await.status, 404, "Cello knows better than what is kept");
-    status.store(503, Ordering::SeqCst);
     world.pass(3_600 * SECOND);
     assert_eq!(world.get(PATH).await.status, 503, "the hour is over");
+}
+
+#[tokio::test]
+async fn what_cello_does_not_have_any_more_is_given_no_longer() {
+    for gone in [404, 410] {
+        let (world, status) = numbered().await;
+        assert_eq!(world.get(PATH).await.status, 200);
+        status.store(gone, Ordering::SeqCst);
+        assert_eq!(world.ask("GET", PATH, &[("cache-control", "no-cache")]).await.status, gone);
+        status.store(503, Ordering::SeqCst);
+        assert_eq!(world.get(PATH).await.status, 503, "neither as fresh nor to stand in, after a {gone}");
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub use authorize::CallError;
 pub use connector::CONNECTING_MAX;
 pub use probe::{Probe, ProbeError};
 pub use token::status::{TokenState, TokenStatus};
-pub use transport::{Call, Fault, TransportError};
+pub use transport::{Call, Departed, Fault, TransportError};
 pub use verdict::{Judgement, Verdict};
 
 use authorize::Authorize;
@@ -66,8 +66,14 @@ use transport::Transport;
 /// Delivers one event and says what came of it: what the forwarder needs of Cello, and what its tests
 /// put in its place.
 pub trait Courier: Send + Sync + 'static {
-    /// Sends the event once (and once more with a newer token after a 401).
-    fn deliver(&self, id: EventId, body: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>>;
+    /// Sends the event once (and once more with a newer token after a 401). If that is dropped, `departed` knows whether
+    /// Cello may have the event.
+    fn deliver(
+        &self,
+        id: EventId,
+        body: Bytes,
+        departed: Departed,
+    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>>;
 
     /// Whether calls can be authenticated, and changes of that.
     fn access(&self) -> watch::Receiver<Access>;
@@ -304,9 +310,15 @@ impl Cello {
 }
 
 impl Courier for Cello {
-    fn deliver(&self, id: EventId, body: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(
+        &self,
+        id: EventId,
+        body: Bytes,
+        departed: Departed,
+    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
         let path = PathAndQuery::from_static("/events");
         let call = Call::new(Operation::Events, Method::POST, path, self.settings.timeout).with_json(body).with_key(id);
+        let call = call.telling(departed);
         Box::pin(async move {
             match self.call(call).await {
                 Ok(answer) => verdict::judge(Ok(&answer)),

@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -70,8 +71,50 @@ pub struct Call {
     pub timeout: Duration,
     /// Sent once, whatever comes: not again after a 401 either.
     pub once: bool,
+    /// Told, should the call be dropped.
+    pub departed: Option<Departed>,
     /// The access token; set by the stack.
     pub(super) token: Option<SecretString>,
+}
+
+/// Whether a call that was dropped before its answer may have reached Cello; known once it is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Departed(Arc<AtomicBool>);
+
+impl Departed {
+    /// It may have.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may have.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is under way, and by which connection, until it has ended.
+struct UnderWay<'a> {
+    connection: &'a CaptureConnection,
+    departed: Option<&'a Departed>,
+}
+
+impl UnderWay<'_> {
+    /// A connection was given to it, so it may have been written.
+    fn is_assigned(&self) -> bool {
+        self.connection.connection_metadata().is_some()
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(departed) = self.departed
+            && self.is_assigned()
+        {
+            departed.note();
+        }
+    }
 }
 
 /// Shows no personal data: paths of reads hold user ids.
@@ -89,7 +132,7 @@ impl Call {
     /// A call without a body.
     #[must_use]
     pub fn new(operation: Operation, method: Method, path: PathAndQuery, timeout: Duration) -> Self {
-        Self { operation, method, path, body: None, key: None, timeout, once: false, token: None }
+        Self { operation, method, path, body: None, key: None, timeout, once: false, departed: None, token: None }
     }
 
     /// The same with a JSON body.
@@ -102,6 +145,12 @@ impl Call {
     #[must_use]
     pub fn once(self) -> Self {
         Self { once: true, ..self }
+    }
+
+    /// The same, of which is known whether it has left should it be dropped.
+    #[must_use]
+    pub fn telling(self, departed: Departed) -> Self {
+        Self { departed: Some(departed), ..self }
     }
 
     /// The same with an `Idempotency-Key`.
@@ -191,17 +240,17 @@ impl Wire {
         let Some((response, connection)) = self.ask(call) else {
             return Err(TransportError { fault: Fault::Connect, sent: false });
         };
-        let assigned = || connection.connection_metadata().is_some();
+        let mut under_way = UnderWay { connection: &connection, departed: call.departed.as_ref() };
         let exchange = async {
-            let mut response = response.await.map_err(|error| classify(&error, assigned()))?;
+            let mut response = response.await.map_err(|error| classify(&error, under_way.is_assigned()))?;
             self.skew.see(response.headers(), self.clock.now());
             let read = answer::read(&mut response, self.clock.now()).await;
             read.map_err(|_| TransportError { fault: Fault::Reset, sent: true })
         };
-        match timeout_at(deadline, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(TransportError { fault: Fault::Timeout, sent: assigned() }),
-        }
+        let ended = timeout_at(deadline, exchange).await;
+        // It was not dropped, and what came of it says more.
+        under_way.departed = None;
+        ended.unwrap_or_else(|_| Err(TransportError { fault: Fault::Timeout, sent: under_way.is_assigned() }))
     }
 
     /// The response to come, and which connection it comes by; `None` if there can be no request.

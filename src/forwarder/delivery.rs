@@ -8,7 +8,7 @@ use super::flights::Answer;
 use super::governor::{Case, Fate, Ticket, reason_of};
 use super::shared::Shared;
 use super::{Ambiguous, Judgement};
-use crate::cello::Verdict;
+use crate::cello::{Departed, Verdict};
 use crate::event::{Event, EventId, Trigger, UserId};
 use crate::outbox::{Attempt, Claimed, Lease, Outcome, Progress, Settled};
 use crate::reason::Reason;
@@ -89,14 +89,20 @@ pub(super) async fn settle_again(shared: Arc<Shared>, claimed: Claimed) {
 }
 
 async fn send(shared: &Shared, id: EventId, body: bytes::Bytes) -> Sent {
-    let aborted = shared.aborted();
+    let (aborted, departed) = (shared.aborted(), Departed::default());
     if shared.is_stopped() {
         return Sent::Nothing;
     }
-    tokio::select! {
+    let answered = tokio::select! {
         biased;
-        judgement = shared.deps.courier.deliver(id, body) => Sent::Answered(judgement),
-        () = aborted => Sent::CutOff(Judgement {
+        judgement = shared.deps.courier.deliver(id, body, departed.clone()) => Some(judgement),
+        () = aborted => None,
+    };
+    match answered {
+        Some(judgement) => Sent::Answered(judgement),
+        // It waited for a token, or for a connection.
+        None if !departed.is_noted() => Sent::Nothing,
+        None => Sent::CutOff(Judgement {
             verdict: Verdict::Retry,
             reason: Some(Reason::Timeout),
             status: None,

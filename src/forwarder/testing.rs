@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{Ambiguous, Judgement, Settings};
-use crate::cello::{Access, Courier, Verdict};
+use crate::cello::{Access, Courier, Departed, Verdict};
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 pub(super) struct Idle(pub(super) watch::Sender<Access>);
 
 impl Courier for Idle {
-    fn deliver(&self, _: EventId, _: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(&self, _: EventId, _: Bytes, _: Departed) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
         Box::pin(std::future::pending())
     }
 

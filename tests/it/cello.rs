@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Auth, Cello, Courier, Judgement, KeySource, Settings};
+use cello_relay::cello::{Access, Auth, Cello, Courier, Departed, Judgement, KeySource, Settings};
 use cello_relay::clock::{Clock, SystemClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::metrics::Metrics;
@@ -109,8 +109,12 @@ fn run_by(settings: Settings, clock: Arc<dyn Clock>) -> Running {
 }
 
 async fn deliver_by(cello: &Cello) -> Judgement {
+    deliver_telling(cello, Departed::default()).await
+}
+
+async fn deliver_telling(cello: &Cello, departed: Departed) -> Judgement {
     let id = EventId::new(Timestamp::from_millis(1), 1, 1);
-    cello.deliver(id, Bytes::from_static(EVENT.as_bytes())).await
+    cello.deliver(id, Bytes::from_static(EVENT.as_bytes()), departed).await
 }
 
 impl Running {

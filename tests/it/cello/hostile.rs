@@ -1,18 +1,20 @@
 //! Upstreams that answer badly: interim answers, heads and bodies without end, answers nobody asked for, bad TLS.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Auth, Judgement, MAX_BODY, Settings, Verdict};
+use cello_relay::cello::{Auth, Departed, Judgement, MAX_BODY, Settings, Verdict};
 use cello_relay::reason::Reason;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::raw::{Peer, Then, say};
 use super::tls::Identity;
 use super::transport::failed;
 use super::upstream::{Reply, Upstream};
-use super::{run, settings};
+use super::{deliver_telling, run, settings, values};
 
 /// Much less than a call may take.
 const SOON: Duration = Duration::from_secs(8);
@@ -180,4 +182,47 @@ async fn a_peer_that_speaks_no_tls_gets_nothing() {
         let judgement = tokio::time::timeout(SOON, running.deliver()).await.expect("an end");
         assert_eq!(failed(&judgement), (Verdict::Retry, Reason::Tls, false));
     }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_has_left_only_if_it_had_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    // To the one no handshake is made; the other gets its request, and answers nothing.
+    for (scheme, has_left) in [("https", false), ("http", true)] {
+        let running = run(settings(&format!("{scheme}://{at}"), Auth::None));
+        let departed = Departed::default();
+        let met = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            stream
+        };
+        tokio::select! {
+            judgement = deliver_telling(&running.cello, departed.clone()) => panic!("{judgement:?}"),
+            stream = met => drop(stream),
+        }
+        assert_eq!(departed.is_noted(), has_left, "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_while_it_waits_for_another_token_after_a_401_has_not_left() {
+    let tokens = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |seen| {
+        let is_first = seen.path == "/token" && tokens.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            match seen.path.as_str() {
+                "/token" if is_first => Reply::token("t", 18_000),
+                "/token" => std::future::pending().await,
+                _ => Reply::unauthorized(),
+            }
+        }
+    })
+    .await;
+    let (running, departed) = (run(settings(&upstream.url(), values())), Departed::default());
+    tokio::select! {
+        judgement = deliver_telling(&running.cello, departed.clone()) => panic!("{judgement:?}"),
+        _ = upstream.saw("/token", 2) => {}
+    }
+    assert!(!departed.is_noted() && upstream.seen("/events").len() == 1);
 }

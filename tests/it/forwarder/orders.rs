@@ -116,6 +116,22 @@ async fn sends_cut_off_at_the_end_are_given_up_with_ambiguous_dead() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_had_no_connection_yet_when_the_end_cut_it_off_is_known_not_to_be_sent() {
+    for ambiguous in [Ambiguous::Retry, Ambiguous::Dead] {
+        let world = World::with(Settings { ambiguous, ..settings() }, 0, |_| status(200));
+        world.cello.be_out_of_reach();
+        world.post_users(0, 20);
+        world.pass(SECOND).await;
+        assert_eq!(world.handle.abort(), 8);
+        world.handle.idle().await;
+        world.running.await.unwrap();
+        let (ambiguous, stats) = (&world.metrics.delivery_ambiguous, world.outbox.stats());
+        assert_eq!((ambiguous.with(Reason::Timeout).get(), world.outbox.unsure().len()), (0, 0));
+        assert_eq!((world.outbox.dead().len(), stats.pending(), stats.in_flight), (0, 20, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_intent_that_a_stop_overtakes_is_not_followed_by_a_send() {
     let world = World::with(Settings { ambiguous: Ambiguous::Dead, ..settings() }, 0, |_| status(200));
     world.outbox.allow_writes(0);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Courier, Judgement};
+use cello_relay::cello::{Access, Courier, Departed, Judgement};
 use cello_relay::clock::{Clock, Timestamp};
 use cello_relay::event::{EventId, UserId};
 use cello_relay::forwarder::{Breaker, Handle};
@@ -273,10 +273,16 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Courier for Truth {
-    fn deliver(&self, id: EventId, body: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(
+        &self,
+        id: EventId,
+        body: Bytes,
+        departed: Departed,
+    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
         Box::pin(async move {
             let user = String::from_utf8(body.to_vec()).unwrap();
             self.judge_call(id, &user);
+            departed.note();
             let _under_way = UnderWay(self, user.clone());
             let latency = self.facts().latency;
             tokio::time::sleep(latency).await;

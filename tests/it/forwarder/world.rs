@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Courier, Judgement, Verdict};
+use cello_relay::cello::{Access, Courier, Departed, Judgement, Verdict};
 use cello_relay::clock::{Clock, TestClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::forwarder::{Ambiguous, Deps, Forwarder, Handle, Settings};
@@ -43,6 +43,8 @@ pub(crate) struct Cello {
     latency: Mutex<Duration>,
     calls: Mutex<Vec<Call>>,
     under_way: Mutex<usize>,
+    /// Calls get a connection.
+    is_reached: Mutex<bool>,
     pub(crate) access: watch::Sender<Access>,
     origin: Instant,
 }
@@ -54,6 +56,7 @@ impl Cello {
             latency: Mutex::new(Duration::from_millis(20)),
             calls: Mutex::default(),
             under_way: Mutex::default(),
+            is_reached: Mutex::new(true),
             access: watch::Sender::new(Access::Granted),
             origin: TestClock::starting_at(Timestamp::default()).instant(),
         })
@@ -65,6 +68,12 @@ impl Cello {
 
     pub(crate) fn set_latency(&self, latency: Duration) {
         *self.latency.lock().unwrap() = latency;
+    }
+
+    /// From now on calls wait for a connection that does not come.
+    pub(crate) fn be_out_of_reach(&self) {
+        *self.is_reached.lock().unwrap() = false;
+        self.set_latency(MINUTE);
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -95,9 +104,17 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Courier for Cello {
-    fn deliver(&self, id: EventId, body: Bytes) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(
+        &self,
+        id: EventId,
+        body: Bytes,
+        departed: Departed,
+    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
         Box::pin(async move {
             let call = self.note(id, &body);
+            if *self.is_reached.lock().unwrap() {
+                departed.note();
+            }
             let _under_way = UnderWay(self);
             let latency = *self.latency.lock().unwrap();
             tokio::time::sleep(latency).await;

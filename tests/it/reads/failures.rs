@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Courier, Verdict};
+use cello_relay::cello::{Access, Courier, Departed, Verdict};
 use cello_relay::clock::Timestamp;
 use cello_relay::event::EventId;
 use cello_relay::metrics::{Code, Metrics, ReadRoute};
@@ -253,7 +253,10 @@ async fn a_flood_of_reads_that_hang_does_not_stop_delivery() {
     world.until(|_| crowd.most.load(Ordering::SeqCst) == 16).await;
     for sequence in 0..50 {
         let id = EventId::new(Timestamp::from_millis(1), sequence, 1);
-        assert_eq!(world.client.deliver(id, Bytes::from_static(b"{}")).await.verdict, Verdict::Delivered);
+        assert_eq!(
+            world.client.deliver(id, Bytes::from_static(b"{}"), Departed::default()).await.verdict,
+            Verdict::Delivered
+        );
         assert_eq!(world.rig.post(crate::ingress::support::EVENT).await.0, 200);
     }
     assert_eq!(crowd.most.load(Ordering::SeqCst), 16);

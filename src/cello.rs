@@ -63,17 +63,15 @@ use token::Tokens;
 use token::owner::Owner;
 use transport::Transport;
 
+/// A delivery under way.
+pub type Delivery<'a> = Pin<Box<dyn Future<Output = Judgement> + Send + 'a>>;
+
 /// Delivers one event and says what came of it: what the forwarder needs of Cello, and what its tests
 /// put in its place.
 pub trait Courier: Send + Sync + 'static {
     /// Sends the event once (and once more with a newer token after a 401). If that is dropped, `departed` knows whether
     /// Cello may have the event.
-    fn deliver(
-        &self,
-        id: EventId,
-        body: Bytes,
-        departed: Departed,
-    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>>;
+    fn deliver(&self, id: EventId, body: Bytes, departed: Departed) -> Delivery<'_>;
 
     /// Whether calls can be authenticated, and changes of that.
     fn access(&self) -> watch::Receiver<Access>;
@@ -310,12 +308,7 @@ impl Cello {
 }
 
 impl Courier for Cello {
-    fn deliver(
-        &self,
-        id: EventId,
-        body: Bytes,
-        departed: Departed,
-    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(&self, id: EventId, body: Bytes, departed: Departed) -> Delivery<'_> {
         let path = PathAndQuery::from_static("/events");
         let call = Call::new(Operation::Events, Method::POST, path, self.settings.timeout).with_json(body).with_key(id);
         let call = call.telling(departed);

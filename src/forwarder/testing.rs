@@ -1,14 +1,12 @@
 //! What the unit tests of this module share.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{Ambiguous, Judgement, Settings};
-use crate::cello::{Access, Courier, Departed, Verdict};
+use crate::cello::{Access, Courier, Delivery, Departed, Verdict};
 use crate::event::EventId;
 use crate::reason::Reason;
 
@@ -16,7 +14,7 @@ use crate::reason::Reason;
 pub(super) struct Idle(pub(super) watch::Sender<Access>);
 
 impl Courier for Idle {
-    fn deliver(&self, _: EventId, _: Bytes, _: Departed) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(&self, _: EventId, _: Bytes, _: Departed) -> Delivery<'_> {
         Box::pin(std::future::pending())
     }
 

@@ -1,14 +1,13 @@
 //! The Cello of random histories: answers by its weather, and holds every call against what must never happen.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Courier, Departed, Judgement};
+use cello_relay::cello::{Access, Courier, Delivery, Departed, Judgement};
 use cello_relay::clock::{Clock, Timestamp};
 use cello_relay::event::{EventId, UserId};
 use cello_relay::forwarder::{Breaker, Handle};
@@ -273,12 +272,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Courier for Truth {
-    fn deliver(
-        &self,
-        id: EventId,
-        body: Bytes,
-        departed: Departed,
-    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(&self, id: EventId, body: Bytes, departed: Departed) -> Delivery<'_> {
         Box::pin(async move {
             let user = String::from_utf8(body.to_vec()).unwrap();
             self.judge_call(id, &user);

@@ -1,12 +1,10 @@
 //! A forwarder between an outbox in memory and a scripted Cello, all in virtual time.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cello_relay::cello::{Access, Courier, Departed, Judgement, Verdict};
+use cello_relay::cello::{Access, Courier, Delivery, Departed, Judgement, Verdict};
 use cello_relay::clock::{Clock, TestClock, Timestamp};
 use cello_relay::event::EventId;
 use cello_relay::forwarder::{Ambiguous, Deps, Forwarder, Handle, Settings};
@@ -104,12 +102,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Courier for Cello {
-    fn deliver(
-        &self,
-        id: EventId,
-        body: Bytes,
-        departed: Departed,
-    ) -> Pin<Box<dyn Future<Output = Judgement> + Send + '_>> {
+    fn deliver(&self, id: EventId, body: Bytes, departed: Departed) -> Delivery<'_> {
         Box::pin(async move {
             let call = self.note(id, &body);
             if *self.is_reached.lock().unwrap() {

@@ -61,6 +61,8 @@ pub struct Stats {
     pub dead_letters_full: bool,
     /// Damaged files moved aside in the outbox directory.
     pub quarantined_files: u64,
+    /// What can be read of them is still coming over.
+    pub is_recovering: bool,
     /// When the last checkpoint succeeded.
     pub checkpointed_at: Option<Timestamp>,
 }

@@ -211,10 +211,17 @@ fn neither_probes_nor_posts_wait_for_a_long_recovery_at_a_start() {
     // Whoever looks at all that waits meets it.
     disk.setup.call(&["outbox", "export", "--state", "pending"]);
     relay.wait_for_event("outbox_quarantined");
+    relay.wait_for_event("outbox_reopened");
     relay.kill();
+    for command in [&["list"][..], &["export"], &["check"], &["stats"], &["erase", "--user", "user-0-0"]] {
+        let (code, stdout, stderr) = disk.setup.call(&[&["outbox"], command].concat());
+        assert!(code == 65 && (stdout + &stderr).contains("come over yet"), "{command:?}: {code} {stderr}");
+    }
 
     upstream.heal();
     let mut relay = disk.setup.start();
+    let (code, _, stderr) = disk.setup.call(&["outbox", "list"]);
+    assert!(code != 0 && stderr.contains("still coming over"), "{code} {stderr}");
     let mut ops = crate::client::Client::connect(relay.ops).expect("the ops listener");
     for probe in ["/startupz", "/readyz", "/livez"] {
         assert_eq!(ops.get(probe).expect("an answer").status, 200, "{probe}");

@@ -143,6 +143,11 @@ fn dead(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     }
 }
 
+const STILL_COMING: &str =
+    "a relay that runs is still copying what can be read of it. Delete nothing until that is over.";
+const CAME_OVER: &str = "what could be read was recovered; `cello-relay outbox list --file NAME` shows it. Check the disk, keep \
+    a copy for the inquiry, then delete them.";
+
 fn damage(snapshot: &Snapshot, found: &mut Vec<Finding>) {
     let (lost, files) = (snapshot.stats.ledger.lost, snapshot.stats.quarantined_files);
     if lost > 0 {
@@ -171,10 +176,10 @@ fn damage(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             code: "quarantined",
             severity: Severity::Warning,
             sentence: format!(
-                "{} in the outbox directory ({} *.damaged.db): what could be read was recovered; `cello-relay outbox list \
-                 --file NAME` shows it. Check the disk, keep a copy for the inquiry, then delete them.",
-                if files == 1 { "A damaged file lies".to_owned() } else { "Damaged files lie".to_owned() },
-                number(files)
+                "{} in the outbox directory ({} *.damaged.db): {}",
+                if files == 1 { "A damaged file lies" } else { "Damaged files lie" },
+                number(files),
+                if snapshot.stats.is_recovering { STILL_COMING } else { CAME_OVER }
             ),
             since: None,
             count: files,

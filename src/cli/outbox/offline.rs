@@ -13,7 +13,7 @@ use crate::cli::output::counted;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
-use crate::outbox::sqlite::{Offline, OpenError, aside, offline};
+use crate::outbox::sqlite::{Offline, OpenError, aside, offline, still_in};
 use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError, State, Stats};
 
 /// Events read at a time.
@@ -75,6 +75,7 @@ impl Stopped {
 
     /// To be asked when all that can be read was told: the damage that was met, if any.
     pub(super) fn verdict(&self) -> Result<(), Failure> {
+        self.all_came_over()?;
         let message = match (self.outbox.damage(), self.damaged.get()) {
             (None, 0) => return Ok(()),
             (None, damaged) => return Err(left_out(damaged)),
@@ -84,6 +85,18 @@ impl Stopped {
             },
         };
         Err(Failure::new(Exit::Data, format!("the outbox is damaged: {message}")).hint(WHAT_BECOMES))
+    }
+
+    /// A copy out of a damaged file that was cut off: what is here is not all.
+    fn all_came_over(&self) -> Result<(), Failure> {
+        let files = self.outbox.unrecovered();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let message = format!("the outbox is not whole: {}", still_in(&files));
+        Err(Failure::new(Exit::Data, message).hint(
+            "start a relay, which goes on with that, and delete nothing before; `--file NAME` shows what is in it",
+        ))
     }
 
     /// What `outbox check` finds; nothing if all is well.
@@ -123,7 +136,8 @@ impl Stopped {
         let now = SystemClock.now();
         let paused = self.pause.filter(|pause| pause.left(now).is_some());
         let quarantined_files = self.outbox.quarantined().len() as u64;
-        let stats = Stats { ledger, retrying, oldest, quarantined_files, ..Stats::default() };
+        let is_recovering = !self.outbox.unrecovered().is_empty();
+        let stats = Stats { ledger, retrying, oldest, quarantined_files, is_recovering, ..Stats::default() };
         let until = paused.and_then(|pause| pause.until).map(|until| until.to_string());
         let paused = paused.map(|pause| json!({"since": pause.since.to_string(), "until": until}));
         Ok(json!({
@@ -155,6 +169,7 @@ impl Stopped {
 
     /// What is kept of a person, by state.
     pub(super) fn found_of(&self, user: &str) -> Result<Value, Failure> {
+        self.all_came_over()?;
         let filter = Filter { user: Some(UserId::new(user)), ..Filter::default() };
         let lines = self.outbox.list(&filter, None, usize::MAX)?;
         let of = |state| lines.iter().filter(|line| line.report.state == state).count();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::binding;
 use super::fault::{Fault, OpenError};
 use super::reader::{View, read_error};
+use super::recovery;
 use super::salvage::{Damage, Places, Salvage};
 use super::sql::Sql;
 use super::store::check_version;
@@ -39,12 +40,15 @@ pub struct Offline {
 /// See [`OpenError`]; [`OpenError::Locked`] if a relay runs on it, [`OpenError::Missing`] if there is none.
 pub fn offline(dir: &Path) -> Result<Offline, OpenError> {
     let home = Home::new(dir);
-    match home.database().try_exists() {
-        Ok(true) => {}
-        Ok(false) => return Err(OpenError::Missing { path: dir.to_path_buf() }),
-        Err(error) => return Err(OpenError::of_file(dir, error)),
+    let is_there = home.database().try_exists().map_err(|error| OpenError::of_file(dir, error))?;
+    if !is_there && home.quarantine().is_none() {
+        return Err(OpenError::Missing { path: dir.to_path_buf() });
     }
     let lock = home.lock()?;
+    if let Some(name) = home.quarantine() {
+        // Nothing of it is here, or nothing says so: only an opening that may write can go on with that.
+        return Err(OpenError::Damaged { reason: still_in(&[name]) });
+    }
     let opened = Sql::open_read_only(home.database()).and_then(|sql| sql.version().map(|version| (sql, version)));
     // A first start that was cut off before it made the tables.
     let is_empty = opened.as_ref().map_or_else(is_unfinished, |(_, version)| *version == 0);
@@ -166,6 +170,13 @@ impl Offline {
         &self.quarantined
     }
 
+    /// The damaged files of which not all that can be read is in this one yet: a relay that starts goes on with that.
+    /// None if this one cannot tell.
+    #[must_use]
+    pub fn unrecovered(&self) -> Vec<String> {
+        recovery::unfinished(&self.sql).ok().flatten().unwrap_or_default()
+    }
+
     /// The base URL that its events are for.
     ///
     /// # Errors
@@ -234,6 +245,10 @@ impl Offline {
             1 => findings.push("1 event does not match its checksum".to_owned()),
             _ => findings.push(format!("{damaged} events do not match their checksums")),
         }
+        if let Some(files) = recovery::unfinished(&self.sql)?.filter(|files| !files.is_empty()) {
+            findings.push(still_in(&files));
+            return Ok(findings);
+        }
         let (events, dead, _) = self.sql.count_below(u64::MAX)?;
         let ledger = self.sql.books()?.ledger;
         if (events, dead) != (ledger.undelivered(), ledger.dead) {
@@ -250,6 +265,12 @@ impl Offline {
     }
 }
 
+/// What is said of such files.
+#[must_use]
+pub fn still_in(files: &[String]) -> String {
+    format!("not all that can be read of {} has come over yet", files.join(", "))
+}
+
 /// Erases a person from a stopped relay's outbox in `dir`, as [`DeadLetters::erase`] does in a running one.
 ///
 /// # Errors
@@ -261,9 +282,13 @@ pub async fn erase_stopped(dir: &Path, user: UserId) -> Result<Erased, OpenError
     drop(stopped);
     // Nothing is forgotten on this occasion but the person.
     let outbox = Sqlite::open(Settings::keeping_all(dir, &upstream), Arc::new(SystemClock), Arc::default())?;
-    let erased = outbox.erase(user).await.map_err(io);
+    let mut erased = outbox.erase(user.clone()).await;
+    if erased.is_err() {
+        // Damage that is met on the way ends an order; the next one is taken when what can be read has come over.
+        erased = outbox.erase(user).await;
+    }
     outbox.close().await;
-    erased
+    erased.map_err(io)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::decide::lets_through;
 use super::fault::Fault;
 use super::inbox;
+use super::recovery;
 use super::row::{DeadRow, LineRow, ProgressRow, Row};
 use super::shared::Shared;
 use super::sql::Sql;
@@ -89,23 +90,39 @@ fn tell(shared: &Shared, met: &AtomicU64, generation: u64) {
 
 /// Answers; says why the connection should not be used again.
 fn answer(view: Option<&View<'_>>, question: Question) -> Option<Fault> {
-    fn give<T>(reply: oneshot::Sender<Result<T, ReadError>>, result: Option<rusqlite::Result<T>>) -> Option<Fault> {
-        let result = result.unwrap_or(Err(rusqlite::Error::InvalidQuery));
-        let (result, failure) = match result {
-            Ok(found) => (Ok(found), None),
-            Err(error) => (Err(read_error(&error)), Some(Fault::from(error))),
-        };
-        inbox::answer(reply, result);
-        failure
-    }
     match question {
-        Question::Lookup { id, reply } => give(reply, view.map(|view| view.lookup(id))),
+        Question::Lookup { id, reply } => look(view, reply, |view| view.lookup(id), Option::is_some),
         Question::List { filter, from, limit, reply } => {
-            give(reply, view.map(|view| view.list_part(&filter, from, limit)))
+            look(view, reply, |view| view.list_part(&filter, from, limit), |_| false)
         }
-        Question::Groups { reply } => give(reply, view.map(|view| view.sql.dead_groups())),
-        Question::Show { id, reply } => give(reply, view.map(|view| view.show(id))),
+        Question::Groups { reply } => look(view, reply, |view| view.sql.dead_groups(), |_| false),
+        Question::Show { id, reply } => look(view, reply, |view| view.show(id), Option::is_some),
     }
+}
+
+/// While a damaged file is copied, only what `is_true` whatever comes over yet is told.
+fn look<T>(
+    view: Option<&View<'_>>,
+    reply: oneshot::Sender<Result<T, ReadError>>,
+    look: impl FnOnce(&View<'_>) -> rusqlite::Result<T>,
+    is_true: impl FnOnce(&T) -> bool,
+) -> Option<Fault> {
+    let found = view.ok_or(rusqlite::Error::InvalidQuery).and_then(|view| {
+        // Before the look: if the copy ends in between, all was there to be seen.
+        let is_partial = recovery::unfinished(view.sql)?.is_some();
+        Ok((look(view)?, is_partial))
+    });
+    let (result, failure) = match found {
+        Ok((found, is_partial)) if is_partial && !is_true(&found) => (Err(being_recovered()), None),
+        Ok((found, _)) => (Ok(found), None),
+        Err(error) => (Err(read_error(&error)), Some(Fault::from(error))),
+    };
+    inbox::answer(reply, result);
+    failure
+}
+
+fn being_recovered() -> ReadError {
+    ReadError("what can be read of a damaged file is still coming over; ask again in a moment".to_owned())
 }
 
 /// Never holds a value of a row.

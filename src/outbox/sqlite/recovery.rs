@@ -120,12 +120,17 @@ fn peek(env: &Env, sql: &Sql) -> Peeked {
     if !is_known || is_elsewhere {
         return Peeked::default();
     }
-    let files = sql.meta(META_FILES).ok().flatten().map(|files| lines(&files)).unwrap_or_default();
+    let files = unfinished(sql).ok().flatten().unwrap_or_default();
     Peeked {
         books: sql.books().ok().filter(|books| books.next_seq > 0 && books.are_plausible()),
         files,
         is_readable: true,
     }
+}
+
+/// The damaged files of which not all that can be read is in this one yet; `None` if there are none.
+pub(super) fn unfinished(sql: &Sql) -> rusqlite::Result<Option<Vec<String>>> {
+    Ok(sql.meta(META_FILES)?.map(|files| lines(&files)))
 }
 
 fn lines(text: &str) -> Vec<String> {
@@ -135,9 +140,9 @@ fn lines(text: &str) -> Vec<String> {
 impl Recovery {
     /// The copy that an earlier opening has not ended, if any.
     pub(super) fn load(sql: &Sql) -> Result<Option<Self>, Fault> {
-        let Some(files) = sql.meta(META_FILES)? else { return Ok(None) };
+        let Some(files) = unfinished(sql)? else { return Ok(None) };
         let tally = Tally::parse(&sql.meta(META_TALLY)?.unwrap_or_default());
-        Ok(Some(Self::of(lines(&files), tally)))
+        Ok(Some(Self::of(files, tally)))
     }
 
     fn of(files: Vec<String>, tally: Tally) -> Self {

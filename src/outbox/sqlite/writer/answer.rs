@@ -77,6 +77,7 @@ impl Writer {
             let left = |seq: u64| store.landed.contains(&seq) || landing.is_some_and(|landing| landing.ends(seq));
             (flying, failed_in_flight) = store.queue.flying(left);
             stats.ledger = store.books.ledger;
+            stats.is_recovering = store.recovery.is_some();
             stats.in_flight = flying.len() as u64;
             stats.retrying = store.books.failed.saturating_sub(failed_in_flight);
             stats.size_bytes = self.env.used_bytes(store);

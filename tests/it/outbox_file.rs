@@ -205,6 +205,19 @@ async fn a_delivery_that_is_told_of_right_before_the_end_is_recorded() {
 }
 
 #[tokio::test]
+async fn a_close_right_after_the_directory_was_removed_loses_nothing() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let users: Vec<String> = (0..600).map(|user| user.to_string()).collect();
+    append(&store, &users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    fs::remove_dir_all(&fixture.settings.dir).unwrap();
+    store.close().await;
+    drop(store);
+    let stats = fixture.open().stats();
+    assert_eq!((stats.ledger.undelivered(), stats.ledger.lost, stats.is_recovering), (600, 0, false));
+}
+
+#[tokio::test]
 async fn directory_and_files_are_for_their_owner_alone() {
     let fixture = Fixture::with(Fixture::new().clock, |settings| settings.reserve = 1 << 20);
     fs::create_dir_all(fixture.dir.path()).unwrap();

@@ -58,7 +58,7 @@ pub(super) struct Work<'a> {
 
 impl Store {
     /// Runs `work` in the open transaction, which may have more behind it and before it: `added` are the bytes
-    /// that it appends, `effects` what each command has come to.
+    /// of the events that it writes, `effects` what each command has come to.
     pub(super) fn apply(
         &mut self,
         env: &mut Env,
@@ -82,7 +82,7 @@ impl Store {
             effects.push(match command {
                 Command::Append { batch, .. } => self.append(env, batch, added, work.is_full)?,
                 Command::Intend { seq, epoch, .. } => self.intend(*seq, *epoch)?,
-                Command::Settle { seq, epoch, outcome, .. } => self.settle(env, *seq, *epoch, outcome)?,
+                Command::Settle { seq, epoch, outcome, .. } => self.settle(env, *seq, *epoch, outcome, added)?,
                 Command::Claim { .. } | Command::Decide { .. } | Command::Close { .. } => Effect::None,
             });
         }
@@ -185,7 +185,7 @@ impl Store {
         Ok(Effect::Intended(Ok(())))
     }
 
-    fn settle(&mut self, env: &Env, seq: u64, epoch: u64, outcome: &Outcome) -> Result<Effect, Fault> {
+    fn settle(&mut self, env: &Env, seq: u64, epoch: u64, outcome: &Outcome, added: &mut u64) -> Result<Effect, Fault> {
         let flight = self.queue.flight(seq).filter(|_| epoch == self.epoch).cloned();
         let Some(flight) = flight else {
             return Ok(Effect::Settled { result: Err(SettleError::LeaseLost), after: After::Nothing });
@@ -205,17 +205,20 @@ impl Store {
                 after = After::Released;
             }
             Outcome::Dead { reason, attempt } => {
-                let is_full = self.books.dead_bytes + event_bytes(&flight.waiting.event) > env.settings.max_bytes / 2;
+                let bytes = event_bytes(&flight.waiting.event);
+                let is_full = self.books.dead_bytes + bytes > env.settings.max_bytes / 2;
                 // What must not be sent again cannot wait for room.
                 if is_full && *reason != Reason::Ambiguous {
                     let at = env.clock.now().plus(HELD_BACK_FOR);
                     self.retry(env, &flight, at, false, attempt, Reason::DeadLettersFull)?;
-                    self.books.held_back = event_bytes(&flight.waiting.event);
+                    self.books.held_back = bytes;
                     settled = Settled::HeldBack;
                 } else {
                     self.sql.add_attempt(seq, attempt)?;
                     let user = &flight.waiting.event.user;
                     self.bury_after(env, seq, *reason, Some(user), flight.progress.attempts + 1)?;
+                    // It is written once more, among the dead letters.
+                    *added += bytes;
                 }
             }
         }

@@ -203,6 +203,12 @@ impl Sql {
         self.run("COMMIT", [])
     }
 
+    /// Fails if SQLite has undone it by itself, as it does when a read fails, also one whose result nobody needs: what
+    /// follows would be committed statement by statement.
+    pub(super) fn expect_transaction(&self) -> Result<()> {
+        if self.conn.is_autocommit() { Err(sqlite_failure(rusqlite::ffi::SQLITE_ABORT_ROLLBACK)) } else { Ok(()) }
+    }
+
     /// Undoes it, if SQLite has not already.
     pub(super) fn rollback(&self) -> Result<()> {
         if self.conn.is_autocommit() { Ok(()) } else { self.run("ROLLBACK", []) }

@@ -182,7 +182,11 @@ impl Home {
             if suffix.is_empty() {
                 self.sync()?;
             }
-            match fs::rename(self.dir.join(format!("{DATABASE}{suffix}")), self.dir.join(format!("{name}{suffix}"))) {
+            let (here, there) =
+                (self.dir.join(format!("{DATABASE}{suffix}")), self.dir.join(format!("{name}{suffix}")));
+            // A move that was cut off had moved the real one; whoever looked into the database since made another.
+            let is_moved = !suffix.is_empty() && there.try_exists()? && there.is_file();
+            match if is_moved { fs::remove_file(here) } else { fs::rename(here, there) } {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

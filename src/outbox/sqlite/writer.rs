@@ -170,10 +170,18 @@ impl Writer {
             }
             let work = self.sort();
             self.turn(work);
-            if !self.closing.is_empty() && self.jobs.is_empty() && self.scrubs.is_empty() {
+            if !self.closing.is_empty() && !self.has_to_go_on() {
                 return self.close();
             }
         }
+    }
+
+    /// Something was begun that no later start could go on with.
+    fn has_to_go_on(&self) -> bool {
+        // A database that has lost its name is gone with this process.
+        let copies_an_orphan =
+            !self.env.orphans.is_empty() && self.store.as_ref().is_some_and(|s| s.recovery.is_some());
+        !self.jobs.is_empty() || !self.scrubs.is_empty() || copies_an_orphan
     }
 
     /// Sets claims, decisions and the close aside; what is left goes into the transaction.

@@ -179,6 +179,17 @@ fn a_move_that_was_begun_goes_on_under_the_same_name_until_it_is_ended() {
 }
 
 #[test]
+fn a_move_that_was_cut_off_goes_on_with_the_wal_that_it_moved_and_not_with_one_that_a_look_made_since() {
+    let (_dir, home) = home();
+    fs::write(home.database(), b"pages").unwrap();
+    fs::write(home.named("a.damaged.db-wal"), b"frames").unwrap();
+    fs::write(home.wal(), b"").unwrap();
+    home.move_aside("a.damaged.db").unwrap();
+    assert_eq!(fs::read(home.named("a.damaged.db-wal")).unwrap(), b"frames");
+    assert!(home.named("a.damaged.db").exists() && !home.wal().exists());
+}
+
+#[test]
 fn the_database_is_moved_with_its_companions_and_not_without_one_that_cannot_be() {
     let (dir, home) = home();
     fs::write(home.database(), b"pages").unwrap();

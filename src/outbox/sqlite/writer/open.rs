@@ -70,6 +70,7 @@ impl Open {
         from: usize,
         abandoned: &[u64],
     ) -> Result<(), Fault> {
+        store.sql.expect_transaction()?;
         self.effects.reserve(self.commands.len() - from);
         let work = Work { commands: &self.commands[from..], abandoned, is_full: self.is_full };
         store.apply(env, &work, &mut self.added, &mut self.effects)
@@ -77,6 +78,7 @@ impl Open {
 
     /// Writes the counts, and commits.
     pub(super) fn commit(&mut self, store: &mut Store, env: &mut Env) -> Result<(), Fault> {
+        store.sql.expect_transaction()?;
         let delivered = store.books.ledger.delivered - self.books.ledger.delivered;
         store.forget(env, delivered, !self.commands.is_empty())?;
         store.books.mark = store.queue.mark(store.written_deferred);

@@ -217,3 +217,26 @@ fn it_is_counted_how_many_events_a_commit_appended_and_settled() {
     rig.turn(settles.chain([append]).collect::<Vec<_>>());
     assert_eq!(batch(&rig), (2, 7.0));
 }
+
+#[test]
+fn a_transaction_that_sqlite_has_undone_by_itself_is_not_gone_on_with_and_the_file_is_no_damaged_one() {
+    let mut rig = Rig::new(Bench::with(&[], 0));
+    rig.writer.env.volume.space.free = 1 << 40;
+    let mut answers = Vec::new();
+    for user in ["a", "b", "c"] {
+        if user == "c" {
+            assert!(rig.writer.open.is_some() && rig.syncs.end(true), "the one is synced while the other takes more");
+            rig.store().sql.rollback().unwrap();
+        }
+        rig.knock();
+        let (append, answer) = rig.append(&[user], 10);
+        rig.turn([append]);
+        answers.push(answer);
+    }
+    let stored: Vec<bool> = answers.into_iter().map(|answer| answer.blocking_recv().is_ok()).collect();
+    assert_eq!(stored, [true, false, false]);
+    rig.writer.reopen.at = rig.writer.env.clock.instant();
+    rig.turn([]);
+    assert_eq!((rig.stats().ledger.accepted, rig.stats().refusing), (1, None));
+    assert!(rig.writer.env.home.damaged_names().is_empty());
+}

@@ -86,3 +86,17 @@ fn a_transaction_that_only_forgets_is_measured() {
     Open::begin(store, Syncs::Itself).unwrap().commit(store, env).unwrap();
     assert_eq!(store.grown_bytes, 0);
 }
+
+#[test]
+fn large_events_that_die_are_reckoned_to_add_rather_more_to_the_wal_than_they_do() {
+    let mut rig = Rig::new(Bench::with(&["a", "b", "c", "d"], 250 << 10));
+    let (claim, mut claimed) = Rig::claim(4);
+    rig.turn([claim]);
+    let settles = claimed.try_recv().unwrap().into_iter().map(|claimed| {
+        let (reason, at) = (crate::reason::Reason::Http400, crate::clock::Timestamp::from_millis(1));
+        let attempt = crate::outbox::Attempt { at, reason, status: Some(400), request_id: None, message: None };
+        Rig::settle(claimed, Outcome::Dead { reason, attempt }).0
+    });
+    let settles = settles.collect();
+    assert_rather_more(reckoned_and_added(&mut rig, settles), "dead letters");
+}

@@ -22,6 +22,8 @@ mod disk;
 mod exit;
 #[path = "process/export.rs"]
 mod export;
+#[path = "process/hiccup.rs"]
+mod hiccup;
 #[path = "process/hops.rs"]
 mod hops;
 #[path = "process/idle.rs"]

@@ -8,7 +8,7 @@
 //! | `decide`, `erase` | the same for operators' decisions |
 //! | `hand_out`, `queue`, `gates`, `lines` | who is next, and who waits |
 //! | `store`, `binding` | opening: schema, upstream, what was cut off |
-//! | `recovery`, `wal`, `sense` | damage |
+//! | `recovery`, `wal`, `sense`, `unread` | damage, and what is none |
 //! | `reader`, `offline`, `salvage` | looks into the file; into a damaged one |
 //! | `env`, `volume`, `file_system`, `place` | limits, the directory, the disk, files that lose their names |
 //! | `sql`, `row`, `words` | all SQL, every PRAGMA, what rows hold, how a body is packed |
@@ -40,6 +40,7 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod volume;
 mod wal;
 mod words;
@@ -54,8 +55,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use self::astray::Astray;
-use self::env::{Env, Volume};
+use self::env::Env;
 use self::fault::Fault;
 use self::inbox::{Command, Decided, Decision, Inbox};
 use self::reader::Question;
@@ -175,9 +175,7 @@ impl Sqlite {
         let lock = home.lock()?;
         let database = home.database().to_owned();
         let shared_clock = Arc::clone(&clock);
-        let astray = Astray::new(settings.send_within);
-        let mut env =
-            Env { settings, clock, metrics, home, seams, volume: Volume::default(), orphans: Vec::new(), astray };
+        let mut env = Env::new(settings, clock, metrics, home, seams);
         env.measure();
         let store = match writer::open_or_quarantine(&mut env, writer::FIRST_EPOCH, None) {
             // No reason not to start: the writer goes on trying, and callers are refused meanwhile.

@@ -50,7 +50,7 @@ impl Disk {
     }
 
     /// How many reads have failed.
-    fn failed_reads(&self) -> u64 {
+    pub(crate) fn failed_reads(&self) -> u64 {
         std::fs::metadata(self.switch.with_extension("reads")).map_or(0, |file| file.len())
     }
 }

@@ -2,7 +2,7 @@
  *
  * FAULT_FILE names a file whose first word is read before each call: "eio-sync" fails every fsync and
  * fdatasync with EIO, "slow-sync" delays them by 50 ms; "eio-write", "enospc" and "erofs" fail what
- * makes, grows or changes files with that error, "eio-read" fails reads.
+ * makes, grows or changes files with that error, "eio-read" fails reads, "eio-far" those behind the first megabyte.
  * Only files whose path has FAULT_DIR in it are affected. Each read that failed adds a byte to FAULT_FILE.reads. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -64,9 +64,12 @@ static void count_failed_read(void) {
     close(fd);
 }
 
-static int fails(int fd, int is_read) {
+/* `offset`: where a read begins, or -1 for a change. */
+static int fails(int fd, off_t offset) {
+    int is_read = offset >= 0;
     if (!watched(fd)) return 0;
-    int error = is_read ? (mode_is("eio-read") ? EIO : 0) : change_fails();
+    int error = change_fails();
+    if (is_read) error = mode_is("eio-read") || (offset >= 1 << 20 && mode_is("eio-far")) ? EIO : 0;
     if (error && is_read) count_failed_read();
     if (error) errno = error;
     return error;
@@ -76,27 +79,28 @@ static int fails(int fd, int is_read) {
 
 ssize_t write(int fd, const void *data, size_t length) {
     REAL(write);
-    return fails(fd, 0) ? -1 : real_write(fd, data, length);
+    return fails(fd, -1) ? -1 : real_write(fd, data, length);
 }
 ssize_t pwrite(int fd, const void *data, size_t length, off_t offset) {
     REAL(pwrite);
-    return fails(fd, 0) ? -1 : real_pwrite(fd, data, length, offset);
+    return fails(fd, -1) ? -1 : real_pwrite(fd, data, length, offset);
 }
 ssize_t pwrite64(int fd, const void *data, size_t length, off_t offset) {
     REAL(pwrite64);
-    return fails(fd, 0) ? -1 : real_pwrite64(fd, data, length, offset);
+    return fails(fd, -1) ? -1 : real_pwrite64(fd, data, length, offset);
 }
 int ftruncate64(int fd, off_t length) {
     REAL(ftruncate64);
-    return fails(fd, 0) ? -1 : real_ftruncate64(fd, length);
+    return fails(fd, -1) ? -1 : real_ftruncate64(fd, length);
 }
 ssize_t read(int fd, void *data, size_t length) {
     REAL(read);
-    return fails(fd, 1) ? -1 : real_read(fd, data, length);
+    off_t offset = lseek(fd, 0, SEEK_CUR);
+    return fails(fd, offset < 0 ? 0 : offset) ? -1 : real_read(fd, data, length);
 }
 ssize_t pread64(int fd, void *data, size_t length, off_t offset) {
     REAL(pread64);
-    return fails(fd, 1) ? -1 : real_pread64(fd, data, length, offset);
+    return fails(fd, offset) ? -1 : real_pread64(fd, data, length, offset);
 }
 
 static int opening_fails(const char *path, int flags) {

@@ -10,6 +10,7 @@ use super::astray::Astray;
 use super::place::Orphan;
 use super::sql::PAGE_BYTES;
 use super::store::Store;
+use super::unread::Unread;
 use super::volume::{Home, Space};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -61,6 +62,8 @@ pub(super) struct Env {
     pub(super) orphans: Vec<Orphan>,
     /// What may be being sent by leases of earlier openings.
     pub(super) astray: Astray,
+    /// Of a damaged file that is copied.
+    pub(super) unread: Unread,
 }
 
 /// The volume as last measured.
@@ -75,6 +78,18 @@ pub(super) struct Volume {
 }
 
 impl Env {
+    pub(super) fn new(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        home: Home,
+        seams: Seams,
+    ) -> Self {
+        let astray = Astray::new(settings.send_within);
+        let (volume, orphans, unread) = (Volume::default(), Vec::new(), Unread::default());
+        Self { settings, clock, metrics, home, seams, volume, orphans, astray, unread }
+    }
+
     /// A database that lost its name and has no fresh file yet.
     pub(super) fn waiting_orphan(&self) -> Option<&Orphan> {
         self.orphans.last().filter(|orphan| orphan.name.is_none())

@@ -14,6 +14,7 @@ use super::recovery;
 use super::row::{DeadRow, LineRow, ProgressRow, Row};
 use super::shared::Shared;
 use super::sql::Sql;
+use super::unread::read_all;
 use crate::event::EventId;
 use crate::outbox::{Attempt, DeadGroup, Detail, Filter, Listed, ReadError, Report, State, may_be_counted};
 
@@ -65,7 +66,7 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
             drop(open.take());
             match Sql::open_read_only(&path).map_err(Fault::from) {
                 Ok(sql) => *open = Some((generation, sql)),
-                Err(Fault::Damaged(_)) => tell(&shared, &shared.headless, generation),
+                Err(Fault::Damaged(_)) if read_all(&path).is_ok() => tell(&shared, &shared.headless, generation),
                 Err(_) => {}
             }
         }
@@ -74,7 +75,8 @@ pub(super) fn run(path: PathBuf, shared: Arc<Shared>, mut questions: mpsc::Recei
         let failure = answer(view.as_ref(), question);
         if let Some(fault) = failure {
             *open = None;
-            if matches!(fault, Fault::Damaged(_)) {
+            // What cannot be read is no damage.
+            if matches!(fault, Fault::Damaged(_)) && read_all(&path).is_ok() {
                 tell(&shared, &shared.damaged, generation);
             }
         }

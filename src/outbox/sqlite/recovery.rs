@@ -6,26 +6,29 @@
 //! not be read is booked as lost at the end, not before. Copying is idempotent: a crash in between
 //! starts it again.
 
+mod copy;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::copy::{Pass, Stop, Way};
 use super::binding::Binding;
 use super::env::Env;
 use super::fault::{Fault, OpenError, lacks_room};
-use super::row::{Books, Row, WholeDead};
-use super::salvage::overtaken_at;
+use super::row::Books;
 use super::sql::Sql;
 use super::store::{Failure, Store, check_version, random_first_seq, seq_after_damage};
-use crate::outbox::{Attempt, Ledger, may_be_counted, unsure_of};
-use crate::reason::Reason;
+use super::unread::was_unread;
+use crate::outbox::Ledger;
 
 /// Names of damaged files that are still to be read, a line each.
 const META_FILES: &str = "recovering";
 /// What came over so far: undelivered and dead expected; undelivered, dead and bytes of dead restored.
 const META_TALLY: &str = "recovered";
-/// Rows copied by one transaction, at most …
-const SLICE: u64 = 256;
-/// … and about so many bytes of them.
-const SLICE_BYTES: u64 = 1 << 20;
-/// Rows read at a time against the sequence, behind a damaged place.
-const SLICE_DOWN: u64 = 16;
+/// A file that cannot be read is tried again so often.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// A copy under way.
 pub(super) struct Recovery {
@@ -33,6 +36,8 @@ pub(super) struct Recovery {
     tally: Tally,
     source: Option<Sql>,
     pass: Pass,
+    /// Reads fail: it is tried again then.
+    resume_at: Option<Instant>,
 }
 
 /// What was expected and what came.
@@ -42,22 +47,6 @@ struct Tally {
     events: u64,
     dead: u64,
     dead_bytes: u64,
-}
-
-/// How far the reading of a file got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
-    Events(Way),
-    Dead(Way),
-    Ended,
-}
-
-/// How far the reading of a table got. A damaged page ends the way up; what lies behind it is read downwards from the
-/// end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Up(u64),
-    Down { from: u64, stop: u64 },
 }
 
 /// Moves the damaged file aside and opens a fresh one; so too if the file has lost its name, then what has
@@ -73,7 +62,7 @@ pub(super) fn quarantine(env: &mut Env, epoch: u64, known: Option<Books>) -> Res
     let (peeked, is_sound) = match env.waiting_orphan() {
         // It was opened as ours, whatever can still be read of it.
         Some(orphan) => (Peeked { is_readable: true, ..peek(env, &orphan.sql) }, true),
-        None => (Sql::open_read_only(&env.home.named(&name)).map(|sql| peek(env, &sql)).unwrap_or_default(), false),
+        None => (peek_into(env, &env.home.named(&name)), false),
     };
     // Callers were answered by `known`. A file that lost its name may have committed more, and one that was cut holds less.
     let committed = peeked.books.filter(|books| is_sound && known.is_none_or(|known| books.know_all_of(&known)));
@@ -114,6 +103,14 @@ struct Peeked {
     is_readable: bool,
 }
 
+/// What a file tells that may not be readable at this moment.
+fn peek_into(env: &Env, path: &Path) -> Peeked {
+    let look = || Sql::open_read_only(path).map(|sql| peek(env, &sql)).unwrap_or_default();
+    let peeked = look();
+    let is_all = peeked.is_readable && peeked.books.is_some();
+    if !is_all && was_unread(path) { look() } else { peeked }
+}
+
 fn peek(env: &Env, sql: &Sql) -> Peeked {
     let is_known = sql.version().is_ok_and(|version| check_version(version).is_ok());
     let is_elsewhere = matches!(Binding::of(sql, &env.settings.upstream), Ok(Binding::Elsewhere(_)));
@@ -146,28 +143,12 @@ impl Recovery {
     }
 
     fn of(files: Vec<String>, tally: Tally) -> Self {
-        Self { files, tally, source: None, pass: Pass::Events(Way::Up(0)) }
+        Self { files, tally, source: None, pass: Pass::Events(Way::Up(0)), resume_at: None }
     }
-}
 
-impl Way {
-    /// How to go on after a slice of so many rows, if they could be read, and bytes; `last`: the number of the last one
-    /// whose number is certain.
-    fn next(self, read: Option<u64>, bytes: u64, last: Option<u64>) -> Option<Self> {
-        match self {
-            Way::Up(from) => {
-                let reached = last.map_or(from, |last| last + 1);
-                match read {
-                    Some(count) if count < SLICE && bytes < SLICE_BYTES => None,
-                    Some(_) if reached > from => Some(Way::Up(reached)),
-                    _ => Some(Way::Down { from: u64::MAX, stop: reached }),
-                }
-            }
-            Way::Down { from, stop } => {
-                let is_further = |last: &u64| read == Some(SLICE_DOWN) && (stop + 1..=from).contains(last);
-                last.filter(is_further).map(|last| Way::Down { from: last - 1, stop })
-            }
-        }
+    /// How long it is not gone on with.
+    pub(super) fn waits(&self, now: Instant) -> Option<Duration> {
+        self.resume_at.map(|at| at.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 }
 
@@ -207,22 +188,24 @@ impl Store {
 
     /// Copies a slice in the open transaction. What it changes in memory
     /// has to be put back by [`Store::recovery`] being loaded again if the transaction fails.
-    pub(super) fn recover(&mut self, env: &Env) -> Result<(), Fault> {
-        let Some(mut recovery) = self.recovery.take() else { return Ok(()) };
+    pub(super) fn recover(&mut self, env: &mut Env) -> Result<(), Fault> {
+        let now = env.clock.instant();
+        let Some(mut recovery) = self.recovery.take_if(|recovery| recovery.waits(now).is_none()) else { return Ok(()) };
         let Some(file) = recovery.files.first().cloned() else {
             return self.end_recovery(env, &recovery.tally);
         };
-        let orphan = env.orphans.iter().find(|orphan| orphan.name.as_ref() == Some(&file));
-        if let Some(orphan) = orphan {
-            recovery.pass = self.copy(&orphan.sql, recovery.pass, &mut recovery.tally)?;
-        } else {
-            let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&env.home.named(&file)), Ok);
-            match opened {
-                Ok(source) => {
-                    recovery.pass = self.copy(&source, recovery.pass, &mut recovery.tally)?;
-                    recovery.source = Some(source);
-                }
-                Err(_) => recovery.pass = Pass::Ended,
+        match self.copy_slice(env, &mut recovery, &file) {
+            Ok(pass) => recovery.pass = pass,
+            Err(Stop::Fault(fault)) => return Err(fault),
+            Err(Stop::Unread) => {
+                tracing::warn!(
+                    event = "outbox_unread",
+                    file,
+                    "a damaged file cannot be read now; delivery waits for that"
+                );
+                (recovery.source, recovery.resume_at) = (None, Some(now + READ_AGAIN));
+                self.recovery = Some(recovery);
+                return Ok(());
             }
         }
         if recovery.pass == Pass::Ended {
@@ -233,83 +216,6 @@ impl Store {
         self.sql.set_meta(META_TALLY, &recovery.tally.text())?;
         self.recovery = Some(recovery);
         Ok(())
-    }
-
-    /// One slice of one pass; gives what comes next. Errors of the source end a way, errors of this
-    /// store are faults.
-    fn copy(&mut self, source: &Sql, pass: Pass, tally: &mut Tally) -> Result<Pass, Fault> {
-        match pass {
-            Pass::Events(way) => {
-                let next = self.copy_events(source, way, tally)?;
-                Ok(next.map_or(Pass::Dead(Way::Up(0)), Pass::Events))
-            }
-            Pass::Dead(way) => Ok(self.copy_dead(source, way, tally)?.map_or(Pass::Ended, Pass::Dead)),
-            Pass::Ended => Ok(Pass::Ended),
-        }
-    }
-
-    fn copy_events(&mut self, source: &Sql, way: Way, tally: &mut Tally) -> Result<Option<Way>, Fault> {
-        let (mut rows, mut bytes) = (Vec::<Row>::new(), 0);
-        let read = match way {
-            Way::Up(from) => source.events_from(from, SLICE, |row| {
-                bytes += row.bytes();
-                rows.push(row);
-                bytes < SLICE_BYTES
-            }),
-            Way::Down { from, .. } => source.events_down_from(from, SLICE_DOWN, |row| rows.push(row)),
-        };
-        rows.retain(Row::is_intact);
-        for row in &rows {
-            let is_restored = self.sql.restore_event(row)?;
-            tally.events += u64::from(is_restored);
-            self.make_way_for(row.seq);
-            // Where that cannot be read it is not known to have been sent, and is sent.
-            if is_restored && source.is_intended(row.seq).unwrap_or_default() {
-                self.sql.insert_intent(row.seq)?;
-            }
-            if let Some(attempt) = unsure_in(source, row) {
-                self.set_unsure(row.seq, &attempt)?;
-            }
-        }
-        // The number of a damaged row may lead anywhere.
-        Ok(way.next(read.ok(), bytes, rows.last().map(|row| row.seq)))
-    }
-
-    /// Where nothing was known of the former file, its numbers may lie above the new ones.
-    fn make_way_for(&mut self, seq: u64) {
-        self.books.next_seq = self.books.next_seq.max(seq + 1);
-    }
-
-    fn copy_dead(&mut self, source: &Sql, way: Way, tally: &mut Tally) -> Result<Option<Way>, Fault> {
-        let (mut rows, mut bytes) = (Vec::<WholeDead>::new(), 0);
-        let read = match way {
-            Way::Up(from) => source.whole_dead_from(from, SLICE, |dead| {
-                bytes += dead.row.bytes();
-                rows.push(dead);
-                bytes < SLICE_BYTES
-            }),
-            Way::Down { from, .. } => source.whole_dead_down_from(from, SLICE_DOWN, |dead| rows.push(dead)),
-        };
-        for dead in &rows {
-            if dead.row.is_intact() {
-                self.make_way_for(dead.row.seq);
-            } else if dead.row.seq >= self.books.next_seq {
-                // Its number is what is damaged: by it nobody finds it, and each opening would meet it again.
-                continue;
-            }
-            if self.sql.restore_dead(dead)? {
-                tally.dead += 1;
-                tally.dead_bytes += dead.row.bytes();
-                let (seq, user) = (dead.row.seq, &dead.row.event.user);
-                if let Some(at) = overtaken_at(source, seq, user) {
-                    // Which event went is not known any more: one behind it.
-                    self.sql.pass(user, seq + 1, at)?;
-                }
-            }
-        }
-        // What was found damaged before was found by its number.
-        let is_certain = |dead: &&WholeDead| dead.row.is_intact() || dead.reason == Reason::Corrupt.as_str();
-        Ok(way.next(read.ok(), bytes, rows.iter().rfind(is_certain).map(|dead| dead.row.seq)))
     }
 
     /// Books what was not found, and lets the queue move again.
@@ -331,24 +237,6 @@ impl Store {
         tracing::error!(event = "outbox_recovered", found, lost, "what was readable of the damaged outbox came over");
         Ok(())
     }
-}
-
-/// Whether Cello may have counted an event by now. Its attempts stay behind; where they cannot be read, it may.
-fn unsure_in(source: &Sql, row: &Row) -> Option<Attempt> {
-    let progress = source.progress(row.seq);
-    let made = match &progress {
-        Ok(progress) => progress.as_ref().map_or(0, |row| row.progress.attempts),
-        Err(_) => u32::MAX,
-    };
-    // What never failed was sent once at most, as it may be when a process ends. A file of an older version
-    // knows no more than that.
-    let unsure = source.unsure(row.seq).unwrap_or_default();
-    if made == 0 && !row.again {
-        return unsure;
-    }
-    let attempts = source.attempts(row.seq).unwrap_or_default();
-    let is_counted = may_be_counted(None, &attempts, made, false);
-    unsure.or_else(|| is_counted.then(|| unsure_of(&attempts, row.accepted_at)))
 }
 
 /// The first sequence of a file that nothing is known of.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::binding::{self, Binding};
 use super::env::Env;
 use super::fault::{Fault, OpenError, lacks_room};
@@ -87,6 +89,11 @@ impl<E: Into<Fault>> From<E> for Failure {
 }
 
 impl Store {
+    /// Whether a copy can be gone on with now.
+    pub(super) fn has_to_copy(&self, now: Instant) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.waits(now).is_none())
+    }
+
     /// Opens the file (a new one starts at `first_seq`), proves that it can be written, and ends what
     /// was cut off: intents become dead letters, at once or when a copy that goes on has ended.
     pub(super) fn open(env: &Env, epoch: u64, first_seq: u64) -> Result<Self, Failure> {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::astray::Astray;
-use super::env::{Env, Seams, Volume};
+use super::env::{Env, Seams};
 use super::hand_out::Round;
 use super::inbox::Inbox;
 use super::row::Gate;
@@ -50,16 +49,7 @@ impl Bench {
         };
         let home = Home::new(&settings.dir);
         home.create().unwrap();
-        let env = Env {
-            settings,
-            clock: Arc::new(SystemClock),
-            metrics: Arc::default(),
-            home,
-            seams: Seams::default(),
-            volume: Volume::default(),
-            orphans: Vec::new(),
-            astray: Astray::new(Duration::from_secs(60)),
-        };
+        let env = Env::new(settings, Arc::new(SystemClock), Arc::default(), home, Seams::default());
         let mut store = Store::open(&env, writer::FIRST_EPOCH, 1).unwrap_or_else(|_| panic!("opens"));
         store.sql.begin().unwrap();
         for (seq, user) in (1..).zip(users) {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::copy::{SLICE, unsure_in};
 use super::*;
 use crate::clock::Timestamp;
 use crate::event::{Event, EventId, Trigger, UserId};
-use crate::outbox::Progress;
 use crate::outbox::sqlite::place::Orphan;
+use crate::outbox::sqlite::row::Row;
 use crate::outbox::sqlite::testing::Bench;
+use crate::outbox::{Attempt, Progress};
 use crate::reason::Reason;
 
 const LATER: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -46,7 +48,7 @@ fn orphaned(mut bench: Bench, known: Option<Books>) -> Bench {
 /// One step of the copy; says whether it was the last.
 fn step(bench: &mut Bench) -> bool {
     bench.store.sql.begin().unwrap();
-    bench.store.recover(&bench.env).unwrap();
+    bench.store.recover(&mut bench.env).unwrap();
     bench.store.sql.commit().unwrap();
     bench.store.recovery.is_none()
 }
@@ -338,17 +340,11 @@ fn a_copy_that_is_begun_anew_after_a_crash_makes_what_was_being_sent_dead_once()
         drop(bench.store);
         let opened = quarantine(&mut bench.env, 2, Some(books));
         let mut store = opened.unwrap_or_else(|_| panic!("takes its place"));
-        let recover = |store: &mut Store| {
-            store.sql.begin().unwrap();
-            store.recover(&bench.env).unwrap();
-            store.sql.write_books(&store.books).unwrap();
-            store.sql.commit().unwrap();
-        };
-        (0..slices).for_each(|_| recover(&mut store));
+        (0..slices).for_each(|_| recover_slice(&mut bench.env, &mut store));
         drop(store);
         let mut store = Store::open(&bench.env, 3, 1).unwrap_or_else(|_| panic!("opens"));
         while store.recovery.is_some() {
-            recover(&mut store);
+            recover_slice(&mut bench.env, &mut store);
         }
         let (events, dead, _) = store.sql.count_below(u64::MAX).unwrap();
         assert_eq!((events, dead), (users.len() as u64 - 1, 1), "after {slices} slices");
@@ -357,4 +353,34 @@ fn a_copy_that_is_begun_anew_after_a_crash_makes_what_was_being_sent_dead_once()
         assert_eq!((ledger.undelivered(), ledger.dead, ledger.lost), (events, dead, 0), "after {slices} slices");
         assert!(store.sql.intents().unwrap().is_empty());
     }
+}
+
+fn recover_slice(env: &mut Env, store: &mut Store) {
+    store.sql.begin().unwrap();
+    store.recover(env).unwrap();
+    store.sql.write_books(&store.books).unwrap();
+    store.sql.commit().unwrap();
+}
+
+#[test]
+fn a_damaged_file_that_cannot_be_read_for_a_while_is_waited_for_and_nothing_of_it_is_lost() {
+    let mut bench = Bench::with(&["a", "b", "c"], 10);
+    bench.store.books.ledger.accepted = 3;
+    let books = bench.store.books;
+    drop(bench.store);
+    let mut store = quarantine(&mut bench.env, 2, Some(books)).unwrap_or_else(|_| panic!("takes its place"));
+    let file = bench.env.home.named(&bench.env.home.damaged_names()[0]);
+    let away = file.with_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    recover_slice(&mut bench.env, &mut store);
+    let waits = |store: &Store| store.recovery.as_ref().and_then(|recovery| recovery.waits(Instant::now()));
+    assert!(waits(&store).is_some_and(|wait| wait <= READ_AGAIN) && !store.has_to_copy(Instant::now()));
+    std::fs::rename(&away, &file).unwrap();
+    recover_slice(&mut bench.env, &mut store);
+    assert!(waits(&store).is_some(), "not before its time");
+    store.recovery.as_mut().unwrap().resume_at = Some(Instant::now());
+    while store.recovery.is_some() {
+        recover_slice(&mut bench.env, &mut store);
+    }
+    assert_eq!((store.books.ledger.undelivered(), store.books.ledger.lost), (3, 0));
 }

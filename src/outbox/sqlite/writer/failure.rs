@@ -17,6 +17,7 @@ use crate::outbox::sqlite::place::Orphan;
 use crate::outbox::sqlite::recovery;
 use crate::outbox::sqlite::row::Books;
 use crate::outbox::sqlite::store::{Failure, Store};
+use crate::outbox::sqlite::unread::was_unread;
 use crate::outbox::sqlite::wal;
 
 /// The waits between attempts to open the file again.
@@ -78,6 +79,8 @@ impl Writer {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         self.refuse();
         match fault {
+            // A read that failed passes for damage: the file is sound, and is opened anew.
+            Fault::Damaged(_) if was_unread(self.env.home.database()) => self.reopen(),
             Fault::Damaged(_) => {
                 self.open_anew(|writer| recovery::quarantine(&mut writer.env, writer.epoch, writer.reopen.books));
             }
@@ -174,6 +177,9 @@ fn open_once(env: &mut Env, epoch: u64, known: Option<Books>) -> Result<Store, F
     }
     tell_of_damaged_wal(env);
     match Store::open(env, epoch, recovery::first_seq(env)) {
+        Err(Failure::Fault(Fault::Damaged(_))) if was_unread(env.home.database()) => {
+            Store::open(env, epoch, recovery::first_seq(env))
+        }
         Err(Failure::Fault(fault @ Fault::Damaged(_))) => {
             env.metrics.outbox_errors.with(fault.label()).inc();
             recovery::quarantine(env, epoch, known)

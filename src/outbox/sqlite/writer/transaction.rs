@@ -167,7 +167,7 @@ impl Writer {
     pub(super) fn transact(&mut self, work: &mut Vec<Command>, abandoned: &[u64]) -> Result<(), Fault> {
         let Some(store) = &self.store else { return Ok(()) };
         let is_idle = work.is_empty() && abandoned.is_empty() && self.jobs.is_empty() && !self.has_chores;
-        if is_idle && store.recovery.is_none() && !store.queue.is_urgent() {
+        if is_idle && !store.has_to_copy(self.env.clock.instant()) && !store.queue.is_urgent() {
             return Ok(());
         }
         self.make_room_in_wal(work)?;
@@ -201,7 +201,7 @@ impl Writer {
         let written = open.apply(store, &mut self.env, 0, abandoned).and_then(|()| {
             let slice = job.map(|job| store.decide(&self.env, job)).transpose()?;
             if was_recovering {
-                store.recover(&self.env)?;
+                store.recover(&mut self.env)?;
             }
             Ok(slice)
         });

@@ -32,7 +32,8 @@ impl Writer {
     pub(super) fn wanted(&mut self) -> Wanted {
         let is_syncing = self.syncer.since().is_some();
         let store = self.store.as_ref();
-        let is_urgent = store.is_none_or(|store| store.recovery.is_some() || store.queue.is_urgent());
+        let now = self.env.clock.instant();
+        let is_urgent = store.is_none_or(|store| store.has_to_copy(now) || store.queue.is_urgent());
         let in_flight = self.stats.in_flight as usize;
         let (company, gather) = match store {
             Some(store) if !is_urgent && self.jobs.is_empty() && self.closing.is_empty() => {
@@ -61,13 +62,15 @@ impl Writer {
             return self.reopen.at.saturating_duration_since(now).clamp(Duration::from_millis(1), IDLE);
         };
         let wants_more = !self.claims.is_empty() && store.recovery.is_none() && store.can_read();
-        if !self.jobs.is_empty() || store.recovery.is_some() || store.queue.is_urgent() || wants_more {
+        // Decisions wait for the end of a copy.
+        let decides = !self.jobs.is_empty() && store.recovery.is_none();
+        if decides || store.has_to_copy(now) || store.queue.is_urgent() || wants_more {
             return Duration::ZERO;
         }
         if !self.scrubs.is_empty() {
             return SCRUB_EVERY;
         }
-        let mut patience = IDLE;
+        let mut patience = store.recovery.as_ref().and_then(|recovery| recovery.waits(now)).unwrap_or(IDLE).min(IDLE);
         if self.is_stirred || self.has_chores {
             patience = patience.min(self.chores_at.saturating_duration_since(now)).max(Duration::from_millis(1));
         }

@@ -83,12 +83,10 @@ impl Access {
     }
 }
 
-/// The token without the end of its line.
+/// The token without the blanks around it, which no header can carry.
 fn token_in(file: &Path) -> io::Result<Zeroizing<String>> {
-    let mut token = Zeroizing::new(std::fs::read_to_string(file)?);
-    let length = token.trim_end_matches(['\r', '\n']).len();
-    token.truncate(length);
-    Ok(token)
+    let text = Zeroizing::new(std::fs::read_to_string(file)?);
+    Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
 /// What is wrong with `admin.token_file`: it is read at each use, so that a start goes on without it.
@@ -123,8 +121,9 @@ fn check_loopback_host(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn bearer_matches(headers: &HeaderMap, expected: &str) -> bool {
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    !expected.is_empty() && given.is_some_and(|given| given.ct_eq(expected.as_bytes()).into())
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    !expected.is_empty() && given.is_some_and(|given| given.as_bytes().ct_eq(expected.as_bytes()).into())
 }
 
 #[cfg(test)]
@@ -138,6 +137,23 @@ mod tests {
 
     fn open_reads(token_file: Option<PathBuf>) -> Access {
         Access::Guarded { token_file, reads_need_token: false }
+    }
+
+    #[test]
+    fn a_token_is_taken_without_the_blanks_around_it_and_its_scheme_in_any_case() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), " s3cret \r\n").unwrap();
+        let token = token_in(file.path()).unwrap();
+        for (given, fits) in [
+            ("Bearer s3cret", true),
+            ("bearer  s3cret ", true),
+            ("Basic s3cret", false),
+            ("s3cret", false),
+            ("Bearer s3cre", false),
+        ] {
+            assert_eq!(bearer_matches(&headers(&[(AUTHORIZATION, given)]), &token), fits, "{given}");
+        }
+        assert!(!bearer_matches(&headers(&[(AUTHORIZATION, "Bearer ")]), ""));
     }
 
     #[test]

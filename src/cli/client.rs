@@ -47,6 +47,8 @@ impl std::fmt::Display for Endpoint {
 pub(super) enum CallError {
     #[error("nobody answers there ({0})")]
     NoRelay(#[source] io::Error),
+    #[error("that cannot be asked ({0}); what is too long for a query can be filtered out of `--json`")]
+    Unaskable(#[source] hyper::http::Error),
     #[error("the connection broke ({0})")]
     Broken(#[from] hyper::Error),
     #[error("no answer in time")]
@@ -167,7 +169,7 @@ impl Client {
         if let Some(token) = &self.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Full::new(body)).map_err(|error| CallError::NoRelay(io::Error::other(error)))?;
+        let request = request.body(Full::new(body)).map_err(CallError::Unaskable)?;
         let patience = self.patience;
         let answer = tokio::time::timeout(patience, self.exchange(request)).await.unwrap_or(Err(CallError::Timeout));
         if answer.is_err() {

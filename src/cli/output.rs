@@ -40,6 +40,9 @@ pub(super) fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
+/// So many characters of a cell are shown: more than anything but a strange id has.
+const CELL: usize = 1000;
+
 /// Rows under headings, in columns as wide as their widest cell.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -51,7 +54,7 @@ impl Table {
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| printable(&cell)).to_vec());
+        self.rows.push(cells.map(|cell| cut(printable(&cell))).to_vec());
     }
 
     pub(super) fn render(&self) -> String {
@@ -65,6 +68,14 @@ impl Table {
             text.push('\n');
         }
         text
+    }
+}
+
+/// A user id may have a quarter of a megabyte. All of it is in what is printed as JSON.
+fn cut(cell: String) -> String {
+    match cell.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &cell[..end]),
+        None => cell,
     }
 }
 
@@ -138,6 +149,13 @@ mod tests {
         let mut table = Table::new(["ID", "MESSAGE"]);
         table.row(["1234".to_owned(), "a\x1b[31mb\n".to_owned()]);
         assert_eq!(table.render(), "ID    MESSAGE\n1234  a [31mb\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_can_be_shown() {
+        let mut table = Table::new(["USER"]);
+        table.row(["ü".repeat(100_000)]);
+        assert_eq!(table.render(), format!("USER\n{}…\n", "ü".repeat(CELL)));
     }
 
     #[test]

@@ -134,6 +134,9 @@ pub async fn read<'b>(
     Box::pin(read_on(first, body, max, silence, budget.share())).await
 }
 
+/// Bytes that are reserved for a body before it came.
+const RESERVED_AT_MOST: usize = 4 << 20;
+
 /// Reads what follows the first piece.
 async fn read_on<'b>(
     first: Bytes,
@@ -144,8 +147,8 @@ async fn read_on<'b>(
 ) -> Result<Whole<'b>, BodyError> {
     share.grow(first.len()).await;
     let mut whole = BytesMut::from(first);
-    // Known from Content-Length; otherwise it would grow to twice its size.
-    whole.reserve(usize::try_from(body.size_hint().lower()).unwrap_or_default());
+    // Known from Content-Length; otherwise it would grow to twice its size. What is only announced is not believed further.
+    whole.reserve(usize::try_from(body.size_hint().lower()).unwrap_or_default().min(RESERVED_AT_MOST));
     loop {
         let silent = Instant::now() + silence;
         let until = share.deadline().map_or(silent, |deadline| deadline.min(silent));

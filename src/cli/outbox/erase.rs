@@ -46,7 +46,8 @@ impl Args {
         if let Some(path) = &self.user_file {
             return from_file(path);
         }
-        match self.user.as_deref().unwrap_or_default().trim_end_matches(['\r', '\n']) {
+        // As it is: the shell has taken off what is not meant, and another id would be another person.
+        match self.user.as_deref().unwrap_or_default() {
             "" => Err(Failure::new(Exit::Usage, "the newUserId is empty")),
             id => Ok(id.to_owned()),
         }
@@ -198,6 +199,16 @@ fn tell(answer: &Value, args: &Args) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_on_the_command_line_is_taken_as_it_is() {
+        let person = |user: &str| {
+            let args = Args { user: Some(user.to_owned()), user_file: None, dry_run: false, yes: false, json: false };
+            args.person().ok()
+        };
+        assert_eq!(["x", "x\n", " x"].map(person), ["x", "x\n", " x"].map(|id| Some(id.to_owned())));
+        assert_eq!(person(""), None);
+    }
 
     #[test]
     fn a_file_holds_one_id_and_whatever_may_be_another_is_refused() {

@@ -145,3 +145,20 @@ async fn too_many_headers_or_too_large_ones_are_refused_431_and_many_small_ones_
     }
     assert_eq!(rig.outbox.bodies().len(), 2);
 }
+
+#[tokio::test]
+async fn a_length_that_no_memory_holds_is_only_an_announcement_where_the_limits_allow_it() {
+    let mut settings = settings();
+    settings.max_body_bytes = 1 << 50;
+    let rig = Rig::with(settings, None);
+    let mut wire = Wire::connect(rig.at).await;
+    let host = rig.at;
+    let head = format!(
+        "POST /events HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: 1000000000000000"
+    );
+    wire.send(format!("{head}\r\n\r\n{{")).await;
+    for _ in 0..3 {
+        wire.send("\n").await;
+        all_is_well_for_others(&rig).await;
+    }
+}

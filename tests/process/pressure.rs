@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process};
 
 use crate::client::Client;
-use crate::disk::Disk;
+use crate::disk::{Disk, SmallVolume};
 use crate::load::event;
 use crate::relay::{PATIENCE, Relay, Setup, sum};
 use crate::upstream::{UNREACHABLE, Upstream};
@@ -242,4 +242,32 @@ fn a_log_that_nobody_reads_holds_nothing_up_and_says_later_how_much_of_it_is_mis
     assert!(delivered > 0 && missing > 0 && delivered + missing >= 1_900, "{delivered} read, {missing} missing");
     let (code, log) = relay.terminate();
     assert!(code == Some(0) && log.contains("shutdown_summary"), "{log}");
+}
+
+#[test]
+fn a_full_disk_never_takes_so_many_events_that_no_delivery_can_be_recorded() {
+    let upstream = Upstream::start();
+    upstream.fault(r#"[{"path":"/events","status":503}]"#);
+    let mut setup = Setup::new(&upstream.base_url());
+    let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
+        println!("skipped: events on a full disk: a small file system can only be mounted by root");
+        return;
+    };
+    setup.set("OUTBOX__DIR", volume.0.join("outbox").to_str().expect("a plain path"));
+    setup.set("OUTBOX__MIN_FREE_BYTES", "0B").set("FORWARD__BACKOFF_MAX", "1s");
+    let relay = setup.start();
+    let (mut client, filler, mut accepted) = (relay.client(), "y".repeat(3000), 0);
+    // Beyond the second for which a full disk is not tried again.
+    let mut full_since = None::<Instant>;
+    for number in 0.. {
+        let body = event(&format!("u{number}"), 1).replacen("\"ucc\":\"", &format!("\"ucc\":\"{filler}"), 1);
+        if client.post("/events", &body).expect("an answer").status == 200 {
+            accepted += 1;
+        } else if full_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(4) {
+            break;
+        }
+    }
+    upstream.heal();
+    relay.wait_until_empty(PATIENCE);
+    assert_eq!(relay.ledger("delivered"), accepted);
 }

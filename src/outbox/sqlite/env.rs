@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Settings;
 use super::astray::Astray;
+use super::fault::lacks_room;
 use super::place::Orphan;
 use super::sql::PAGE_BYTES;
 use super::store::Store;
@@ -73,6 +74,8 @@ pub(super) struct Volume {
     pub(super) reserve_bytes: u64,
     pub(super) wal_bytes: u64,
     pub(super) damaged_files: u64,
+    /// The file system gives no room in advance.
+    is_unreservable: bool,
     measured: Option<Instant>,
     full_until: Option<Instant>,
 }
@@ -122,16 +125,28 @@ impl Env {
 
     /// Makes the reserve if it is missing and there is room for it.
     pub(super) fn restore_reserve(&mut self) {
-        let (space, settings) = (self.volume.space, &self.settings);
-        let wanted = settings.reserve.min(space.total / 8).min(settings.max_bytes / 8);
-        let room = space.free > settings.min_free_bytes.saturating_add(wanted + SPARE_FOR_RESERVE);
-        if !room || self.is_disk_full() || self.volume.reserve_bytes >= wanted {
+        let wanted = self.wanted_reserve();
+        let room = self.volume.space.free > self.settings.min_free_bytes.saturating_add(wanted + SPARE_FOR_RESERVE);
+        if !room || self.is_disk_full() || !self.lacks_reserve() {
             return;
         }
-        if let Err(error) = self.home.make_reserve(wanted) {
-            tracing::debug!(%error, "no reserve could be made");
+        match self.home.make_reserve(wanted) {
+            Ok(()) => self.volume.reserve_bytes = wanted,
+            Err(error) => {
+                self.volume.is_unreservable = !lacks_room(&error);
+                tracing::debug!(%error, "no reserve could be made");
+            }
         }
         self.volume.measured = None;
+    }
+
+    fn wanted_reserve(&self) -> u64 {
+        self.settings.reserve.min(self.volume.space.total / 8).min(self.settings.max_bytes / 8)
+    }
+
+    /// Whether the reserve was given up, or never made for want of room.
+    fn lacks_reserve(&self) -> bool {
+        self.volume.reserve_bytes < self.wanted_reserve() && !self.volume.is_unreservable
     }
 
     /// Whether the volume has less left than it must.
@@ -161,7 +176,9 @@ impl Env {
             return Err(Bound::Bytes);
         }
         let keep_free = settings.min_free_bytes.saturating_add(added + bytes);
-        if self.is_disk_full() || self.volume.space.free < keep_free {
+        // The room of a reserve that was given up is for deliveries: taken by events, it would leave a store that can neither
+        // record a delivery nor be opened.
+        if self.is_disk_full() || self.lacks_reserve() || self.volume.space.free < keep_free {
             return Err(Bound::Disk);
         }
         Ok(())

@@ -211,6 +211,9 @@ impl Writer {
         }
         self.note_ends(&work);
         let is_time = self.env.measure();
+        if is_time {
+            self.env.restore_reserve();
+        }
         // Who only wants events need not wait for that.
         if is_time || !work.is_empty() || self.claims.is_empty() {
             self.look_around();

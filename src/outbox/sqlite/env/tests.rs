@@ -112,3 +112,20 @@ async fn the_reserve_is_made_where_it_is_missing_and_leaves_4_mib_beside_what_is
     assert!(!is_made(enough, 30_000, false), "it is there");
     assert!(!is_made(1 << 40, 0, true), "the disk was full a moment ago");
 }
+
+#[test]
+fn the_room_of_a_reserve_that_was_given_up_is_not_for_events() {
+    let mut bench = bench();
+    (bench.env.settings.reserve, bench.env.settings.max_bytes) = (30_000, 1 << 30);
+    bench.env.restore_reserve();
+    let room = |bench: &Bench| bench.env.room(&bench.store, 0, 1, 1);
+    assert_eq!(room(&bench), Ok(()));
+    assert!(bench.env.disk_is_full());
+    bench.env.volume.full_until = None;
+    assert_eq!(room(&bench), Err(Bound::Disk), "whatever is free");
+    bench.env.restore_reserve();
+    assert_eq!(room(&bench), Ok(()));
+    bench.env.disk_is_full();
+    (bench.env.volume.full_until, bench.env.volume.is_unreservable) = (None, true);
+    assert_eq!(room(&bench), Ok(()), "where there is none to be had");
+}

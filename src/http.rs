@@ -4,6 +4,7 @@
 //! size and time, silence. A panic in a handler is answered with 500; the process's
 //! panic hook counts it.
 
+mod bearer;
 mod bind;
 pub mod body;
 mod connection;
@@ -27,6 +28,7 @@ use prometheus::IntGauge;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+pub(crate) use bearer::bearer;
 pub use bind::bind;
 
 /// How long requests under way may take after the listeners were closed: what a commit takes, many times over.

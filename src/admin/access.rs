@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::StatusCode;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Settings;
 use super::reply::Refusal;
-use crate::http::host::Host;
+use crate::http::{self, host::Host};
 
 /// What a listener lets its clients do.
 #[derive(Clone, Debug)]
@@ -121,15 +121,14 @@ fn check_loopback_host(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn bearer_matches(headers: &HeaderMap, expected: &str) -> bool {
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
-    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-    !expected.is_empty() && given.is_some_and(|given| given.as_bytes().ct_eq(expected.as_bytes()).into())
+    !expected.is_empty()
+        && http::bearer(headers).is_some_and(|given| given.as_bytes().ct_eq(expected.as_bytes()).into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
+    use hyper::header::{AUTHORIZATION, HeaderValue};
 
     fn headers(pairs: &[(hyper::header::HeaderName, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header"))).collect()

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use hyper::Version;
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use super::answer::{self, Refusal};
 use super::bearer::{self, Bearer};
 use super::route::Route;
 use super::{Settings, StartError};
-use crate::http::host::Host;
+use crate::http::{self, host::Host};
 use crate::metrics::Rejection;
 
 /// Refuses to listen where anybody could post.
@@ -120,11 +120,7 @@ fn check_framing(head: &Parts) -> Result<(), Box<Refusal>> {
 
 /// Whether the request has the right bearer token.
 pub(super) fn carries(head: &Parts, bearer: &Bearer, now: Instant) -> bool {
-    let value = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match value.split_once(' ') {
-        Some((scheme, token)) => scheme.eq_ignore_ascii_case("bearer") && bearer.is(token.trim(), now),
-        None => false,
-    }
+    http::bearer(&head.headers).is_some_and(|token| bearer.is(token, now))
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ use crate::metrics::Metrics;
 pub use env::Seams;
 pub use fault::OpenError;
 pub use file_system::{FileSystem, Keeps};
-pub use offline::{Offline, aside, erase_stopped, offline, still_in};
+pub use offline::{Offline, aside, erase_stopped, offline};
 pub use salvage::Damage;
 
 /// `outbox.*` and `idempotency.*`

@@ -264,10 +264,24 @@ fn a_start_on_a_disk_that_cannot_be_read_or_written_says_so_and_changes_nothing(
 }
 
 /// A small file system of its own; needs root.
-pub(crate) struct SmallVolume(pub(crate) PathBuf);
+pub(crate) struct SmallVolume(PathBuf);
 
 impl SmallVolume {
-    pub(crate) fn mount(at: PathBuf) -> Option<Self> {
+    /// With the outbox of `setup` on it; without root there is none, which is told.
+    pub(crate) fn under(setup: &mut Setup, what: &str) -> Option<Self> {
+        let volume = Self::mount(setup.dir().join("volume"));
+        match &volume {
+            Some(volume) => drop(setup.set("OUTBOX__DIR", volume.outbox().to_str().expect("a plain path"))),
+            None => println!("skipped: {what}: a small file system can only be mounted by root"),
+        }
+        volume
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.0.join("outbox")
+    }
+
+    fn mount(at: PathBuf) -> Option<Self> {
         std::fs::create_dir(&at).expect("a folder");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).stderr(std::process::Stdio::null());
@@ -298,12 +312,8 @@ fn a_full_disk_refuses_new_events_while_deliveries_go_on_and_heals_by_itself() {
     let upstream = Upstream::start();
     upstream.fault(r#"[{"path":"/events","status":503}]"#);
     let mut setup = Setup::new(&upstream.base_url());
-    let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
-        println!("skipped: a full disk: a small file system can only be mounted by root");
-        return;
-    };
-    let outbox = volume.0.join("outbox");
-    setup.set("OUTBOX__DIR", outbox.to_str().expect("a plain path")).set("OUTBOX__RESERVE", "2MiB");
+    let Some(volume) = SmallVolume::under(&mut setup, "a full disk") else { return };
+    setup.set("OUTBOX__RESERVE", "2MiB");
     let relay = setup.start();
     let mut client = relay.client();
     for number in 0..200 {
@@ -337,12 +347,7 @@ fn a_full_disk_refuses_new_events_while_deliveries_go_on_and_heals_by_itself() {
 fn on_a_full_disk_that_can_record_no_delivery_nothing_is_sent_again_and_again() {
     let upstream = Upstream::start();
     let mut setup = Setup::new(&upstream.base_url());
-    let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
-        println!("skipped: a full disk: a small file system can only be mounted by root");
-        return;
-    };
-    let outbox = volume.0.join("outbox");
-    setup.set("OUTBOX__DIR", outbox.to_str().expect("a plain path"));
+    let Some(volume) = SmallVolume::under(&mut setup, "a full disk") else { return };
     setup.set("OUTBOX__RESERVE", "0B").set("OUTBOX__MIN_FREE_BYTES", "0B");
     let relay = setup.start();
     assert_eq!(setup.call(&["pause"]).0, 0);
@@ -352,7 +357,7 @@ fn on_a_full_disk_that_can_record_no_delivery_nothing_is_sent_again_and_again() 
     }
     // An idle relay gives the blocks of its log back while there is room; then there is none.
     relay.wait_until("the log is empty", |_| {
-        std::fs::metadata(outbox.join("outbox.db-wal")).is_ok_and(|log| log.len() == 0)
+        std::fs::metadata(volume.outbox().join("outbox.db-wal")).is_ok_and(|log| log.len() == 0)
     });
     volume.fill();
     assert_eq!(setup.call(&["resume"]).0, 0);
@@ -368,18 +373,14 @@ fn a_damaged_outbox_on_a_full_disk_is_moved_aside_in_the_room_of_the_reserve_and
     for (reserve, at_once) in [("2MiB", true), ("0B", false)] {
         let upstream = Upstream::start();
         let mut setup = Setup::new(&upstream.base_url());
-        let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
-            println!("skipped: damage on a full disk: a small file system can only be mounted by root");
-            return;
-        };
-        let outbox = volume.0.join("outbox");
-        setup.set("OUTBOX__DIR", outbox.to_str().expect("a plain path"));
+        let Some(volume) = SmallVolume::under(&mut setup, "damage on a full disk") else { return };
         setup.set("OUTBOX__RESERVE", reserve).set("OUTBOX__MIN_FREE_BYTES", "0B");
         let relay = setup.start();
         assert_eq!(setup.call(&["pause"]).0, 0);
         assert_eq!(relay.client().post("/events", &event("u", 1)).expect("an answer").status, 200);
         assert_eq!(relay.terminate().0, Some(0));
-        let mut database = std::fs::OpenOptions::new().write(true).open(outbox.join("outbox.db")).expect("a database");
+        let mut database =
+            std::fs::OpenOptions::new().write(true).open(volume.outbox().join("outbox.db")).expect("a database");
         std::io::Write::write_all(&mut database, &[0xee; 16]).expect("damage");
         volume.fill();
 

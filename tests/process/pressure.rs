@@ -249,11 +249,7 @@ fn a_full_disk_never_takes_so_many_events_that_no_delivery_can_be_recorded() {
     let upstream = Upstream::start();
     upstream.fault(r#"[{"path":"/events","status":503}]"#);
     let mut setup = Setup::new(&upstream.base_url());
-    let Some(volume) = SmallVolume::mount(setup.dir().join("volume")) else {
-        println!("skipped: events on a full disk: a small file system can only be mounted by root");
-        return;
-    };
-    setup.set("OUTBOX__DIR", volume.0.join("outbox").to_str().expect("a plain path"));
+    let Some(_volume) = SmallVolume::under(&mut setup, "events on a full disk") else { return };
     setup.set("OUTBOX__MIN_FREE_BYTES", "0B").set("FORWARD__BACKOFF_MAX", "1s");
     let relay = setup.start();
     let (mut client, filler, mut accepted) = (relay.client(), "y".repeat(3000), 0);

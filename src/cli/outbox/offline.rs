@@ -13,7 +13,7 @@ use crate::cli::output::counted;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{EventId, UserId};
 use crate::forwarder::Pause;
-use crate::outbox::sqlite::{Offline, OpenError, aside, offline, still_in};
+use crate::outbox::sqlite::{Offline, OpenError, aside, offline};
 use crate::outbox::{Detail, Filter, Ledger, Listed, ReadError, State, Stats};
 
 /// Events read at a time.
@@ -89,12 +89,8 @@ impl Stopped {
 
     /// A copy out of a damaged file that was cut off: what is here is not all.
     fn all_came_over(&self) -> Result<(), Failure> {
-        let files = self.outbox.unrecovered();
-        if files.is_empty() {
-            return Ok(());
-        }
-        let message = format!("the outbox is not whole: {}", still_in(&files));
-        Err(Failure::new(Exit::Data, message).hint(
+        let Some(unrecovered) = self.outbox.unrecovered() else { return Ok(()) };
+        Err(Failure::new(Exit::Data, format!("the outbox is not whole: {unrecovered}")).hint(
             "start a relay, which goes on with that, and delete nothing before; `--file NAME` shows what is in it",
         ))
     }
@@ -136,7 +132,7 @@ impl Stopped {
         let now = SystemClock.now();
         let paused = self.pause.filter(|pause| pause.left(now).is_some());
         let quarantined_files = self.outbox.quarantined().len() as u64;
-        let is_recovering = !self.outbox.unrecovered().is_empty();
+        let is_recovering = self.outbox.unrecovered().is_some();
         let stats = Stats { ledger, retrying, oldest, quarantined_files, is_recovering, ..Stats::default() };
         let until = paused.and_then(|pause| pause.until).map(|until| until.to_string());
         let paused = paused.map(|pause| json!({"since": pause.since.to_string(), "until": until}));

@@ -170,11 +170,12 @@ impl Offline {
         &self.quarantined
     }
 
-    /// The damaged files of which not all that can be read is in this one yet: a relay that starts goes on with that.
-    /// None if this one cannot tell.
+    /// Says which damaged files have more that can be read than is in this one yet, if there are any: a relay that starts
+    /// goes on with that. Says nothing if this one cannot tell.
     #[must_use]
-    pub fn unrecovered(&self) -> Vec<String> {
-        recovery::unfinished(&self.sql).ok().flatten().unwrap_or_default()
+    pub fn unrecovered(&self) -> Option<String> {
+        let files = recovery::unfinished(&self.sql).ok().flatten().filter(|files| !files.is_empty());
+        files.as_deref().map(still_in)
     }
 
     /// The base URL that its events are for.
@@ -245,8 +246,8 @@ impl Offline {
             1 => findings.push("1 event does not match its checksum".to_owned()),
             _ => findings.push(format!("{damaged} events do not match their checksums")),
         }
-        if let Some(files) = recovery::unfinished(&self.sql)?.filter(|files| !files.is_empty()) {
-            findings.push(still_in(&files));
+        if let Some(unrecovered) = self.unrecovered() {
+            findings.push(unrecovered);
             return Ok(findings);
         }
         let (events, dead, _) = self.sql.count_below(u64::MAX)?;
@@ -265,9 +266,7 @@ impl Offline {
     }
 }
 
-/// What is said of such files.
-#[must_use]
-pub fn still_in(files: &[String]) -> String {
+fn still_in(files: &[String]) -> String {
     format!("not all that can be read of {} has come over yet", files.join(", "))
 }
 

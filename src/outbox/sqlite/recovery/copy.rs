@@ -68,74 +68,76 @@ impl Way {
     }
 }
 
+/// A damaged file.
+struct Source<'a> {
+    sql: &'a Sql,
+    /// Whether a read of it that failed may work later.
+    is_unread: &'a mut dyn FnMut() -> bool,
+}
+
+impl Source<'_> {
+    /// What was read; `None` is damage.
+    fn unless_unread<T>(&mut self, read: rusqlite::Result<T>) -> Result<Option<T>, Stop> {
+        if read.is_err() && (self.is_unread)() { Err(Stop::Unread) } else { Ok(read.ok()) }
+    }
+}
+
 impl Store {
     /// One slice of one pass out of that file; gives what comes next.
     pub(super) fn copy_slice(&mut self, env: &mut Env, recovery: &mut Recovery, file: &str) -> Result<Pass, Stop> {
         let orphan = env.orphans.iter().find(|orphan| orphan.name.as_deref() == Some(file));
         if let Some(orphan) = orphan {
-            return self.copy(&orphan.sql, recovery.pass, &mut recovery.tally, &mut || false);
+            let source = Source { sql: &orphan.sql, is_unread: &mut || false };
+            return self.copy(source, recovery.pass, &mut recovery.tally);
         }
         let (path, now, unread) = (env.home.named(file), env.clock.instant(), &mut env.unread);
         let mut is_unread = || unread.is_worth_waiting(&path, now);
         let opened = recovery.source.take().map_or_else(|| Sql::open_read_only(&path), Ok);
-        let Ok(source) = opened else { return if is_unread() { Err(Stop::Unread) } else { Ok(Pass::Ended) } };
-        let next = self.copy(&source, recovery.pass, &mut recovery.tally, &mut is_unread)?;
-        recovery.source = Some(source);
+        let Ok(sql) = opened else { return if is_unread() { Err(Stop::Unread) } else { Ok(Pass::Ended) } };
+        let source = Source { sql: &sql, is_unread: &mut is_unread };
+        let next = self.copy(source, recovery.pass, &mut recovery.tally)?;
+        recovery.source = Some(sql);
         Ok(next)
     }
 
     /// Damage of the source ends a way, errors of this store are faults.
-    fn copy(
-        &mut self,
-        source: &Sql,
-        pass: Pass,
-        tally: &mut Tally,
-        is_unread: &mut dyn FnMut() -> bool,
-    ) -> Result<Pass, Stop> {
+    fn copy(&mut self, source: Source<'_>, pass: Pass, tally: &mut Tally) -> Result<Pass, Stop> {
         match pass {
             Pass::Events(way) => {
-                let next = self.copy_events(source, way, tally, is_unread)?;
+                let next = self.copy_events(source, way, tally)?;
                 Ok(next.map_or(Pass::Dead(Way::Up(0)), Pass::Events))
             }
-            Pass::Dead(way) => Ok(self.copy_dead(source, way, tally, is_unread)?.map_or(Pass::Ended, Pass::Dead)),
+            Pass::Dead(way) => Ok(self.copy_dead(source, way, tally)?.map_or(Pass::Ended, Pass::Dead)),
             Pass::Ended => Ok(Pass::Ended),
         }
     }
 
-    fn copy_events(
-        &mut self,
-        source: &Sql,
-        way: Way,
-        tally: &mut Tally,
-        is_unread: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Way>, Stop> {
+    fn copy_events(&mut self, mut source: Source<'_>, way: Way, tally: &mut Tally) -> Result<Option<Way>, Stop> {
         let (mut rows, mut bytes) = (Vec::<Row>::new(), 0);
         let read = match way {
-            Way::Up(from) => source.events_from(from, SLICE, |row| {
+            Way::Up(from) => source.sql.events_from(from, SLICE, |row| {
                 bytes += row.bytes();
                 rows.push(row);
                 bytes < SLICE_BYTES
             }),
-            Way::Down { from, .. } => source.events_down_from(from, SLICE_DOWN, |row| rows.push(row)),
+            Way::Down { from, .. } => source.sql.events_down_from(from, SLICE_DOWN, |row| rows.push(row)),
         };
-        if read.is_err() && is_unread() {
-            return Err(Stop::Unread);
-        }
+        let read = source.unless_unread(read)?;
         rows.retain(Row::is_intact);
         for row in &rows {
             let is_restored = self.sql.restore_event(row)?;
             tally.events += u64::from(is_restored);
             self.make_way_for(row.seq);
             // Where that cannot be read it is not known to have been sent, and is sent.
-            if is_restored && source.is_intended(row.seq).unwrap_or_default() {
+            if is_restored && source.sql.is_intended(row.seq).unwrap_or_default() {
                 self.sql.insert_intent(row.seq)?;
             }
-            if let Some(attempt) = unsure_in(source, row) {
+            if let Some(attempt) = unsure_in(source.sql, row) {
                 self.set_unsure(row.seq, &attempt)?;
             }
         }
         // The number of a damaged row may lead anywhere.
-        Ok(way.next(read.ok(), bytes, rows.last().map(|row| row.seq)))
+        Ok(way.next(read, bytes, rows.last().map(|row| row.seq)))
     }
 
     /// Where nothing was known of the former file, its numbers may lie above the new ones.
@@ -143,25 +145,17 @@ impl Store {
         self.books.next_seq = self.books.next_seq.max(seq + 1);
     }
 
-    fn copy_dead(
-        &mut self,
-        source: &Sql,
-        way: Way,
-        tally: &mut Tally,
-        is_unread: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Way>, Stop> {
+    fn copy_dead(&mut self, mut source: Source<'_>, way: Way, tally: &mut Tally) -> Result<Option<Way>, Stop> {
         let (mut rows, mut bytes) = (Vec::<WholeDead>::new(), 0);
         let read = match way {
-            Way::Up(from) => source.whole_dead_from(from, SLICE, |dead| {
+            Way::Up(from) => source.sql.whole_dead_from(from, SLICE, |dead| {
                 bytes += dead.row.bytes();
                 rows.push(dead);
                 bytes < SLICE_BYTES
             }),
-            Way::Down { from, .. } => source.whole_dead_down_from(from, SLICE_DOWN, |dead| rows.push(dead)),
+            Way::Down { from, .. } => source.sql.whole_dead_down_from(from, SLICE_DOWN, |dead| rows.push(dead)),
         };
-        if read.is_err() && is_unread() {
-            return Err(Stop::Unread);
-        }
+        let read = source.unless_unread(read)?;
         for dead in &rows {
             if dead.row.is_intact() {
                 self.make_way_for(dead.row.seq);
@@ -173,7 +167,7 @@ impl Store {
                 tally.dead += 1;
                 tally.dead_bytes += dead.row.bytes();
                 let (seq, user) = (dead.row.seq, &dead.row.event.user);
-                if let Some(at) = overtaken_at(source, seq, user) {
+                if let Some(at) = overtaken_at(source.sql, seq, user) {
                     // Which event went is not known any more: one behind it.
                     self.sql.pass(user, seq + 1, at)?;
                 }
@@ -181,7 +175,7 @@ impl Store {
         }
         // What was found damaged before was found by its number.
         let is_certain = |dead: &&WholeDead| dead.row.is_intact() || dead.reason == Reason::Corrupt.as_str();
-        Ok(way.next(read.ok(), bytes, rows.iter().rfind(is_certain).map(|dead| dead.row.seq)))
+        Ok(way.next(read, bytes, rows.iter().rfind(is_certain).map(|dead| dead.row.seq)))
     }
 }
 

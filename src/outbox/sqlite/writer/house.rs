@@ -58,8 +58,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Checkpoints; from time to time also forgets what was remembered long enough, gives space back
-    /// and makes the reserve again.
+    /// Checkpoints; from time to time also forgets what was remembered long enough and gives space
+    /// back.
     pub(super) fn keep_house(&mut self) -> Result<(), Fault> {
         if self.wal_room == 0 {
             self.checkpoint(CHECKPOINT_BYTES)?;
@@ -83,7 +83,6 @@ impl Writer {
             self.erase_leftovers()?;
         }
         self.chores_at = now + if goes_on { CHORES_GO_ON } else { CHORES_EVERY };
-        self.env.restore_reserve();
         Ok(())
     }
 
